@@ -1,0 +1,1 @@
+"""Tables, sessions and migrations. SQLite (WAL, synchronous FULL) or PostgreSQL 15+, by URL."""

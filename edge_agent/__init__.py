@@ -1,0 +1,1 @@
+"""The daemon on the box beside the line: inspect, decide, select, spool, upload, update."""

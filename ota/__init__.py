@@ -1,0 +1,1 @@
+"""The signing, verifying and releasing half that needs no torch, numpy or ONNX Runtime."""
