@@ -7,7 +7,7 @@ move one way.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
@@ -20,7 +20,7 @@ BigId = BigInteger().with_variant(Integer(), "sqlite")
 class Table(DeclarativeBase):
     """Base of all tables. Names of constraints are fixed, so migrations can name them."""
 
-    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, str: String(256)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: Json, list[Any]: Json, str: String(256)}
 
 
 Table.metadata.naming_convention = {
