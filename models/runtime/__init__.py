@@ -1,0 +1,1 @@
+"""Inference on numpy and ONNX Runtime: one implementation for edge, gate, trainer and bench. No torch."""

@@ -1,0 +1,131 @@
+"""Presets of DeepSeek-Edge: one family, sizes as data.
+
+The family is DeepSeek-VL's: a vision tower, a two-layer GELU aligner, a Llama-shaped trunk (RMSNorm, rotary
+embedding, SwiGLU) read at its last token. Tower kind is a field; everything behind the aligner is one code path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+TowerKind = Literal["siglip", "efficientnet_lite"]
+
+
+@dataclass(frozen=True, slots=True)
+class TowerConfig:
+    """`width` channels per token on a `grid` x `grid` grid from `image` x `image` pixels.
+
+    For siglip: `depth` layers of `heads` heads, feed-forward `ffn`, square patches of `patch` pixels.
+    For efficientnet_lite: the first `depth` of the 16 MBConv blocks of Lite0.
+    """
+
+    kind: TowerKind
+    image: int
+    width: int
+    grid: int
+    depth: int
+    heads: int = 0
+    ffn: int = 0
+    patch: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens per frame."""
+        return self.grid * self.grid
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkConfig:
+    """Llama-shaped decoder; `vocabulary` counts in parameters only (the prompt is folded into the graph)."""
+
+    width: int
+    depth: int
+    heads: int
+    ffn: int
+    vocabulary: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """One size of the family. `prefix` and `suffix` are prompt tokens before and after the image."""
+
+    name: str
+    tower: TowerConfig
+    trunk: TrunkConfig
+    prefix: int
+    suffix: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    lora_rank: int = 16
+    lora_alpha: int = 32
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint's metadata."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> EdgeConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError, KeyError: a field is missing or unknown.
+        """
+        return EdgeConfig(
+            **{
+                **values,
+                "tower": TowerConfig(**values["tower"]),
+                "trunk": TrunkConfig(**values["trunk"]),
+                "pixel_mean": tuple(values["pixel_mean"]),
+                "pixel_std": tuple(values["pixel_std"]),
+            }
+        )
+
+
+NANO = EdgeConfig(
+    name="nano",
+    tower=TowerConfig(kind="efficientnet_lite", image=224, width=192, grid=7, depth=15),
+    trunk=TrunkConfig(width=256, depth=4, heads=4, ffn=704, vocabulary=8),
+    prefix=4,
+    suffix=1,
+    pixel_mean=(127.0, 127.0, 127.0),
+    pixel_std=(128.0, 128.0, 128.0),
+)
+"""EfficientNet-Lite0 up to its 15th block with ImageNet weights, and a small trunk: the embedded default."""
+
+LARGE = EdgeConfig(
+    name="1.7b",
+    tower=TowerConfig(kind="siglip", image=384, width=1024, grid=24, depth=24, heads=16, ffn=4096, patch=16),
+    trunk=TrunkConfig(width=2048, depth=24, heads=16, ffn=5632, vocabulary=102_400),
+    prefix=32,
+    suffix=8,
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
+)
+"""Exactly DeepSeek-VL-1.3B's geometry, 1.753 B parameters with its tied vocabulary."""
+
+PRESETS = {preset.name: preset for preset in (NANO, LARGE)}
+
+
+def preset(name: str) -> EdgeConfig:
+    """The preset of that name.
+
+    Raises:
+        ValueError: naming the presets there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def tiny(name: str, *, image: int = 32) -> EdgeConfig:
+    """A preset's shape at toy size: seconds instead of minutes, for tests of mechanics."""
+    full = preset(name)
+    trunk = replace(full.trunk, width=32, depth=2, heads=2, ffn=48, vocabulary=16)
+    if full.tower.kind == "siglip":
+        tower = replace(full.tower, image=image, width=24, grid=image // 8, depth=2, heads=2, ffn=32, patch=8)
+    else:
+        tower = replace(full.tower, image=image, grid=image // 32)
+    return replace(full, name=f"{name}-tiny", tower=tower, trunk=trunk, prefix=2, lora_rank=4, lora_alpha=8)
