@@ -254,6 +254,41 @@ class Snapshot(Table):
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class BaseRow(Table):
+    """A frozen base. Its graphs and the checkpoint that adapters are trained on are blobs in the object store."""
+
+    __tablename__ = "bases"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    family: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    manifest: Mapped[dict[str, Any]]
+    checkpoint: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Reference(Table):
+    """A labelled image that came with the line, not from a camera. `purpose` is ``gate`` (judges releases, never
+    trained on) or ``memory`` (replayed in training). `domain` is the product or cell type, `group` the unit that
+    must stay in one set. The image is a blob in the object store.
+    """
+
+    __tablename__ = "reference_images"
+    __table_args__ = (
+        UniqueConstraint("line", "purpose", "sha256"),
+        Index("ix_reference_images_line_purpose", "line", "purpose"),
+    )
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    line: Mapped[str] = mapped_column(ForeignKey("lines.name"))
+    purpose: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str]
+    domain: Mapped[str | None]
+    group: Mapped[str | None]
+    must_catch: Mapped[bool] = mapped_column(default=False)
+    active_from: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
 class Candidate(Table):
     """An adapter release and the gate's word on it. States: trained -> accepted | refused; accepted -> published ->
     revoked. A refused one keeps its report for ever.
@@ -268,7 +303,8 @@ class Candidate(Table):
     state: Mapped[str] = mapped_column(String(16), index=True)
     manifest: Mapped[dict[str, Any]]
     manifest_sha: Mapped[str] = mapped_column(String(64))
-    base_path: Mapped[str]
+    base_sha: Mapped[str] = mapped_column(ForeignKey("bases.sha256"))
+    proposal: Mapped[bytes] = mapped_column(LargeBinary, default=b"")
     snapshot: Mapped[str | None] = mapped_column(String(64))
     parent: Mapped[int | None]
     report: Mapped[dict[str, Any]] = mapped_column(default=dict)

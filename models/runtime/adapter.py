@@ -72,7 +72,7 @@ def _parse(data: bytes) -> dict[str, F32]:
         path.write_bytes(data)
         try:
             parameters = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
-        except Exception as fault:  # noqa: BLE001 - onnxruntime raises bare Exceptions of its C++ status
+        except Exception as fault:
             raise BadAdapter(f"not an adapter file: {fault}") from fault
         arrays: dict[str, F32] = {}
         for name, value in parameters.items():

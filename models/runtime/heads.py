@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from models.contracts.model_manifest import Blob, ClassSpec, HeadSpec
 from models.contracts.base import sha256_hex
+from models.contracts.model_manifest import Blob, ClassSpec, HeadSpec
 
 F32 = NDArray[np.float32]
 _TINY = np.float32(1e-12)
@@ -39,7 +39,9 @@ def read_arrays(data: bytes, shapes: dict[str, tuple[int | None, ...]]) -> dict[
         raise BadArrays(f"arrays {sorted(arrays)}, expected {sorted(shapes)}")
     for name, shape in shapes.items():
         array = arrays[name]
-        fits = array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape))
+        fits = array.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
         if not fits or array.dtype != np.float32:
             raise BadArrays(f"{name} is {array.dtype} {array.shape}, expected float32 {shape}")
         if not np.isfinite(array).all():
