@@ -1,0 +1,146 @@
+"""Runs jobs: lease one, keep the lease alive from a second thread, call its handler, record how it ended.
+
+A handler gets the job and a `Beat`. It reports progress there and asks there whether to go on; both raise when the
+worker is stopping or the lease is lost, so a handler that beats between its steps stops within one step. A fault in a
+handler ends the run, never the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cloud.jobs.schemas import LeasedJob, LeaseLost, NotYet, PermanentFailure, Stopping
+from cloud.jobs.service import JobService
+
+log = logging.getLogger(__name__)
+
+
+class Beat:
+    """A running job's line to its lease. Thread-safe."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._lost = threading.Event()
+        self.fraction: float | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop; a handler with a checkpoint saves it and raises `Stopping`."""
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Go on, or:
+
+        Raises:
+            LeaseLost: another worker has the job.
+            Stopping: the worker is told to stop.
+        """
+        if self._lost.is_set():
+            raise LeaseLost("the lease was lost")
+        if self._stop.is_set():
+            raise Stopping
+
+    def progress(self, fraction: float) -> None:
+        """Say how far the job is, 0 to 1, and `check`."""
+        self.fraction = fraction
+        self.check()
+
+    def lose(self) -> None:
+        """Called by the renewing thread when the lease is gone."""
+        self._lost.set()
+
+
+Handler = Callable[[LeasedJob, Beat], dict[str, Any]]
+"""Does the work and returns the job's result. Must be idempotent; may raise what `cloud.jobs.schemas` names."""
+
+
+class Worker:
+    """One thread that runs jobs of the kinds it has handlers for."""
+
+    def __init__(
+        self, *, jobs: JobService, handlers: Mapping[str, Handler], owner: str, lease_s: float = 60.0,
+        poll_s: float = 0.5,
+    ) -> None:  # fmt: skip
+        """Args: `owner` must differ between processes, e.g. host name and process id."""
+        self._jobs, self._handlers, self._owner = jobs, dict(handlers), owner
+        self._lease_s, self._poll_s = lease_s, poll_s
+        self.faults = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Run jobs until `stop` is set; a job under way is put back. Never raises."""
+        while not stop.is_set():
+            try:
+                worked = self.run_one(stop)
+            except Exception:  # the loop's outermost edge: a database that is away must not end the worker
+                self.faults += 1
+                log.exception("the worker could not run a job; it goes on")
+                worked = False
+            if not worked:
+                stop.wait(self._poll_s)
+
+    def run_one(self, stop: threading.Event | None = None) -> bool:
+        """Run at most one job; False when none is due."""
+        job = self._jobs.lease(list(self._handlers), self._owner, self._lease_s)
+        if job is None:
+            return False
+        beat, over = Beat(stop or threading.Event()), threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(job, beat, over), name=f"renew {job.key}", daemon=True)
+        renewing.start()
+        try:
+            end = self._attempt(job, beat)
+        finally:
+            over.set()
+            renewing.join()
+        self._record(job, end)
+        return True
+
+    def _renew(self, job: LeasedJob, beat: Beat, over: threading.Event) -> None:
+        while not over.wait(self._lease_s / 3):
+            try:
+                self._jobs.renew(job, self._lease_s, beat.fraction)
+            except LeaseLost:
+                log.warning("job %s was taken over by another worker", job.key)
+                beat.lose()
+                return
+            except Exception:  # a thread's outermost edge: the lease may outlast a short database fault
+                self.faults += 1
+                log.exception("the lease of job %s could not be renewed", job.key)
+
+    def _attempt(self, job: LeasedJob, beat: Beat) -> Callable[[], None]:
+        """Run the handler; returns what to record."""
+        log.info("job %s starts, run %d", job.key, job.attempt)
+        try:
+            result = self._handlers[job.kind](job, beat)
+        except LeaseLost:
+            return lambda: None
+        except Stopping:
+            return lambda: self._jobs.put_back(job)
+        except NotYet as wait:
+            reason, delay_s = str(wait), wait.delay_s
+            return lambda: self._jobs.put_back(job, reason, delay_s=delay_s)
+        except PermanentFailure as fault:
+            log.error("job %s failed for good: %s", job.key, fault)  # noqa: TRY400 - expected, the text is enough
+            text = str(fault)
+            return lambda: self._give_up(job, text)
+        except Exception as fault:  # a handler's outermost edge: the run fails, the worker does not
+            self.faults += 1
+            log.exception("job %s failed in run %d", job.key, job.attempt)
+            text = f"{type(fault).__name__}: {fault}"
+            return lambda: self._retry(job, text)
+        return lambda: self._jobs.finish(job, result)
+
+    def _give_up(self, job: LeasedJob, error: str) -> None:
+        self._jobs.fail(job, error, retry=False)
+
+    def _retry(self, job: LeasedJob, error: str) -> None:
+        again = self._jobs.fail(job, error)
+        log.warning("job %s %s", job.key, "will be tried again" if again else "is given up")
+
+    def _record(self, job: LeasedJob, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except LeaseLost:
+            log.warning("job %s ended after its lease was lost; the other worker's word counts", job.key)

@@ -1,0 +1,234 @@
+"""The registry: immutable bases and adapter releases, and the gate's decision on each.
+
+Blobs are in the object store before a row names them, and every byte is checked against its manifest on the way in.
+An entry is added once: the same again is the same entry, anything else under its number is a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from cloud import audit
+from cloud.clock import NowUs
+from cloud.db.session import Begin
+from cloud.db.tables import BaseRow, Candidate
+from cloud.http import Problem, not_found
+from cloud.lines.ports import Blobs
+from cloud.registry import repository
+from cloud.registry.schemas import CandidateView, StoredBase, manifest_of, view
+from cloud.registry.states import State, WrongMove, move
+from models.contracts.base import parse_as, sha256_hex
+from models.contracts.model_manifest import AdapterManifest, BaseManifest
+
+
+class BadEntry(ValueError):
+    """What was handed in is not what its manifest says, or contradicts what is there. A program must be mended."""
+
+
+class RegistryService:
+    """See the module."""
+
+    def __init__(self, *, begin: Begin, reads: Begin, now: NowUs, blobs: Blobs) -> None:
+        self._begin, self._reads, self._now, self._blobs = begin, reads, now, blobs
+
+    def add_base(
+        self, manifest: BaseManifest, files: Mapping[str, Path], checkpoint: bytes, *, actor: str = "system"
+    ) -> str:
+        """Keep a base; returns its name. The same base twice is one.
+
+        Args:
+            files: by `BaseFile.name`.
+            checkpoint: what the trainer loads to train adapters on this base.
+
+        Raises:
+            BadEntry: a file is missing or has another digest, or family and version are taken.
+        """
+        for file in manifest.files:
+            if file.name not in files:
+                raise BadEntry(f"base {manifest.family} v{manifest.version}: there is no file {file.name}")
+            data = files[file.name].read_bytes()
+            if sha256_hex(data) != file.sha256:
+                raise BadEntry(f"base {manifest.family} v{manifest.version}: {file.name} has another digest")
+            self._blobs.add(data)
+        kept = self._blobs.add(checkpoint)
+        sha = manifest.digest()
+        with self._begin() as session:
+            if session.get(BaseRow, sha) is None:
+                self._refuse_taken(session, manifest)
+                session.add(
+                    BaseRow(
+                        sha256=sha, family=manifest.family, version=manifest.version,
+                        manifest=manifest.model_dump(mode="json", exclude_none=True), checkpoint=kept,
+                        created_at=self._now(),
+                    )
+                )  # fmt: skip
+                audit.record(
+                    session, at=self._now(), actor=actor, action="base.added",
+                    subject=f"{manifest.family} v{manifest.version}", evidence={"sha256": sha},
+                )  # fmt: skip
+        return sha
+
+    @staticmethod
+    def _refuse_taken(session: Session, manifest: BaseManifest) -> None:
+        taken = session.query(BaseRow).filter_by(family=manifest.family, version=manifest.version).first()
+        if taken is not None:
+            raise BadEntry(f"base {manifest.family} v{manifest.version} is there with other content; raise the version")
+
+    def base(self, sha: str) -> StoredBase:
+        """The base and its checkpoint's blob.
+
+        Raises:
+            Problem: 404.
+        """
+        with self._reads() as session:
+            row = session.get(BaseRow, sha)
+            if row is None:
+                raise not_found("base", sha[:12])
+            return StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint)
+
+    def current_base(self, line: str) -> StoredBase | None:
+        """The base the line's next adapter is made for: the incumbent's, else the newest candidate's, else the newest."""
+        with self._reads() as session:
+            one = repository.incumbent(session, line) or repository.newest_candidate(session, line)
+            row = session.get(BaseRow, one.base_sha) if one is not None else repository.newest_base(session)
+            return None if row is None else StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint)
+
+    def next_release(self, line: str) -> int:
+        """The number of the line's next adapter release. Numbers are given away by `add_candidate`."""
+        with self._reads() as session:
+            return repository.highest_release(session, line) + 1
+
+    def add_candidate(
+        self, manifest: AdapterManifest, blobs: Mapping[str, bytes], *, base_sha: str, snapshot: str | None = None,
+        parent: int | None = None, metrics: Mapping[str, Any] | None = None, proposal: bytes = b"",
+    ) -> int:  # fmt: skip
+        """Keep a trained adapter release; returns its id. The same manifest twice is one candidate.
+
+        Args:
+            blobs: bytes by SHA-256, every blob of the manifest.
+            proposal: the adapter role's next metadata, signed by the trainer.
+
+        Raises:
+            BadEntry: a blob is missing or wrong, the base is another, or the release number is taken.
+        """
+        self._keep_blobs(manifest, blobs, base_sha)
+        sha = manifest.digest()
+        with self._begin() as session:
+            if session.get(BaseRow, base_sha) is None:
+                raise BadEntry(f"there is no base {base_sha[:12]}; add the base first")
+            present = repository.candidate(session, manifest.line, manifest.release)
+            if present is not None:
+                if present.manifest_sha == sha:
+                    return present.id
+                raise BadEntry(f"release {manifest.release} of line {manifest.line} is taken; ask for the next number")
+            row = Candidate(
+                line=manifest.line, release=manifest.release, model_version=manifest.model_version, state="trained",
+                manifest=manifest.model_dump(mode="json", exclude_none=True), manifest_sha=sha, base_sha=base_sha,
+                proposal=proposal, snapshot=snapshot, parent=parent, metrics=dict(metrics or {}),
+                created_at=self._now(),
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def _keep_blobs(self, manifest: AdapterManifest, blobs: Mapping[str, bytes], base_sha: str) -> None:
+        if manifest.base != base_sha:
+            raise BadEntry(f"the manifest is made for base {manifest.base[:12]}, not {base_sha[:12]}")
+        for blob in manifest.blobs():
+            data = blobs.get(blob.sha256)
+            if data is None or len(data) != blob.length or sha256_hex(data) != blob.sha256:
+                raise BadEntry(f"blob {blob.sha256[:12]} is missing or has another digest or length")
+            self._blobs.add(data)
+
+    def candidate(self, id: int) -> Candidate:
+        """The candidate's row, detached.
+
+        Raises:
+            Problem: 404.
+        """
+        with self._reads() as session:
+            row = session.get(Candidate, id)
+            if row is None:
+                raise not_found("candidate", str(id))
+            return row
+
+    def by_release(self, line: str, release: int) -> Candidate:
+        """The adapter release of that number, detached.
+
+        Raises:
+            Problem: 404.
+        """
+        with self._reads() as session:
+            row = repository.candidate(session, line, release)
+            if row is None:
+                raise not_found("adapter release", f"{line} {release}")
+            return row
+
+    def manifest(self, id: int) -> AdapterManifest:
+        """The candidate's manifest."""
+        return manifest_of(self.candidate(id))
+
+    def of_line(self, line: str, *, limit: int = 200) -> list[CandidateView]:
+        """The line's candidates, newest first."""
+        with self._reads() as session:
+            return [view(row) for row in repository.candidates(session, line, limit)]
+
+    def incumbent(self, line: str) -> Candidate | None:
+        """The adapter release the line's newest release that was not aborted runs, detached."""
+        with self._reads() as session:
+            return repository.incumbent(session, line)
+
+    def decide(self, id: int, accepted: bool, report: Mapping[str, Any], *, actor: str = "gate") -> Candidate:
+        """Write the gate's word down, once.
+
+        Raises:
+            Problem: 404; 409 when the candidate is decided already.
+        """
+        to: State = "accepted" if accepted else "refused"
+        with self._begin() as session:
+            row = self._moved(session, id, to)
+            row.report, row.decided_at = dict(report), self._now()
+            audit.record(
+                session, at=self._now(), actor=actor, action=f"candidate.{to}", subject=f"{row.line} r{row.release}",
+                reason=str(report.get("summary", "")) or None, evidence={"candidate": id, "sha256": row.manifest_sha},
+            )  # fmt: skip
+            return row
+
+    def publish(self, session: Session, line: str, release: int) -> Candidate:
+        """In the caller's transaction: an accepted candidate is published; a published one stays so.
+
+        Raises:
+            Problem: 404; 409 for a candidate the gate did not accept, or a revoked one.
+        """
+        row = repository.candidate(session, line, release)
+        if row is None:
+            raise not_found("adapter release", f"{line} {release}")
+        return row if row.state == "published" else self._moved(session, row.id, "published")
+
+    def revoke(self, session: Session, line: str, release: int) -> Candidate:
+        """In the caller's transaction: a published candidate will never be released again.
+
+        Raises:
+            Problem: 404; 409 when it is not published.
+        """
+        row = repository.candidate(session, line, release)
+        if row is None:
+            raise not_found("adapter release", f"{line} {release}")
+        return self._moved(session, row.id, "revoked")
+
+    @staticmethod
+    def _moved(session: Session, id: int, to: State) -> Candidate:
+        row = session.get(Candidate, id, with_for_update=True)
+        if row is None:
+            raise not_found("candidate", str(id))
+        try:
+            row.state = move(row.state, to)
+        except WrongMove as fault:
+            raise Problem(
+                409, "wrong_state", f"Adapter release {row.release} of line {row.line!r}: {fault}."
+            ) from fault
+        return row
