@@ -1,0 +1,178 @@
+"""The agent's settings: ``agent.toml``, overridden by ``EDGELOOP__SECTION__KEY``, overridden by flags.
+
+Unknown keys are errors, since a misspelt limit is a limit nobody set. Nothing is read at import; `load` is the
+only door, and every fault leaves it as one `BadSettings` with the key and what to write instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from models.contracts.base import Identifier, Probability
+from models.link import Address, Tls
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class BadSettings(ValueError):
+    """The settings cannot be used. The text is one line that names the key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgentSection(_Section):
+    """`hour_s` is the length of a period in seconds: 3600 in a plant, less in a demonstration.
+
+    `queue_frames` is how many frames may wait for the inspector before the newest is answered UNSURE unseen.
+    `hardware` is this box's kind, compared with a release's ``requires.hardware``.
+    """
+
+    edge: Identifier
+    line: Identifier
+    state_dir: Path
+    hour_s: Annotated[int, Field(ge=1, le=86_400)] = 3600
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    queue_frames: Annotated[int, Field(ge=1, le=4096)] = 32
+    hardware: str | None = None
+
+
+class IdentitySection(_Section):
+    """PEM files. The certificate's common name is the edge's name; the key signs its reports."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class MqttSection(_Section):
+    host: str
+    port: Port = 8883
+    tls: bool = True
+
+
+class ReleaseSection(_Section):
+    """`root` is the factory's root.json, kept read-only: trust in every release starts there."""
+
+    url: str
+    root: Path
+    channel: Identifier = "stable"
+    poll_s: Annotated[float, Field(gt=0)] = 300.0
+    spread_s: Annotated[float, Field(ge=0)] = 2.0
+
+
+class SelectionSection(_Section):
+    """How many bytes an hour of samples may take, the share that is pure random audit, the smallest probability."""
+
+    bytes_per_hour: Annotated[int, Field(ge=1)] = 64 << 20
+    audit_share: Probability = 0.3
+    pi_min: Annotated[float, Field(gt=0, le=1)] = 0.02
+
+
+class SpoolSection(_Section):
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
+    ballast_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2 << 30
+
+
+class JournalSection(_Section):
+    path: Path | None = None
+
+
+class StatusSection(_Section):
+    """The local status page; `port` 0 turns it off."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+
+
+class CameraSection(_Section):
+    """`kind` is ``folder`` or a name in the entry-point group ``edgeloop.cameras``; `options` are that kind's own."""
+
+    name: Identifier
+    kind: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    silent_after_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+class AgentSettings(BaseSettings):
+    """All of them. Build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EDGELOOP__",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    agent: AgentSection
+    identity: IdentitySection
+    mqtt: MqttSection
+    release: ReleaseSection
+    selection: SelectionSection = SelectionSection()
+    spool: SpoolSection = SpoolSection()
+    journal: JournalSection = JournalSection()
+    status: StatusSection = StatusSection()
+    cameras: list[CameraSection] = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> AgentSettings:
+        names = [camera.name for camera in self.cameras]
+        if len(set(names)) != len(names):
+            raise ValueError("two cameras share a name")
+        return self
+
+    @property
+    def broker(self) -> Address:
+        """Where the broker is, with this box's identity unless TLS is off."""
+        identity = self.identity
+        tls = Tls(ca=identity.ca, certificate=identity.certificate, key=identity.key) if self.mqtt.tls else None
+        return Address(host=self.mqtt.host, port=self.mqtt.port, tls=tls)
+
+
+def _sources(config: Path | None) -> type[AgentSettings]:
+    class FromFile(AgentSettings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if config is None:
+                return init_settings, env_settings
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config)
+
+    return FromFile
+
+
+def load(config: Path | None = None, **flags: Any) -> AgentSettings:
+    """Settings from a file, the environment and `flags` (section name to a table of keys), the last winning.
+
+    Raises:
+        BadSettings: the file is missing or no TOML, a key is unknown, missing or out of range.
+    """
+    if config is not None and not config.is_file():
+        raise BadSettings(f"{config}: no such file; write one or pass --config FILE")
+    try:
+        return _sources(config)(**flags)
+    except ValidationError as fault:
+        first = fault.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise BadSettings(f"{config or 'environment'}: {where}: {first['msg']}") from fault
+    except (ValueError, OSError) as fault:  # TOMLDecodeError is a ValueError; SettingsError too
+        raise BadSettings(f"{config or 'environment'}: {fault}") from fault
