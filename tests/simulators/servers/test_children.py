@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from simulators.servers.children import Command, Servers, edgeloop, require_space
+from simulators.servers.children import Child, Command, Servers, edgeloop, require_space
 from simulators.servers.errors import DiskFull, NotReady, PortInUse, ServerDied
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
@@ -37,9 +37,8 @@ def test_a_child_runs_until_it_is_stopped(servers: Servers) -> None:
 
 
 def test_a_child_that_ignores_sigterm_is_killed_with_what_it_started(servers: Servers) -> None:
-    code = (
-        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(p.pid, flush=True)\n"
-    )
+    starts = f"p = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(p.pid, flush=True)"
+    code = f"import subprocess, sys; {starts}\n"
     servers.start(python("a", code + STUBBORN, stop_s=0.2), ready=lambda: says(servers, "a", "up"), within=10)
     time.sleep(0.3)
     grandchild = next(int(line) for line in servers.children["a"].last_lines(20) if line.isdigit())
@@ -112,9 +111,14 @@ def test_check_finds_the_one_that_died(servers: Servers) -> None:
 
 
 def test_children_stop_when_the_body_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="body"), Servers(tmp_path) as servers:
-        child = servers.start(python("a", SLEEPER))
+    def body(servers: Servers) -> None:
+        started.append(servers.start(python("a", SLEEPER)))
         raise RuntimeError("body")
+
+    started: list[Child] = []
+    with pytest.raises(RuntimeError, match="body"), Servers(tmp_path) as servers:
+        body(servers)
+    (child,) = started
     assert not psutil.pid_exists(child.pid)
 
 
@@ -122,8 +126,9 @@ def test_children_stop_when_the_body_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_children_die_with_their_parent(tmp_path: Path, end: signal.Signals) -> None:
     code = (
-        "import time, sys\nfrom pathlib import Path\n"
+        "import signal, time, sys\nfrom pathlib import Path\n"
         "from simulators.servers.children import Command, Servers\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with Servers(Path({str(tmp_path)!r})) as servers:\n"
         f"    child = servers.start(Command('a', [sys.executable, '-c', {SLEEPER!r}]),\n"
         "        ready=lambda: any('up' in line for line in servers.children['a'].last_lines()), within=20)\n"
