@@ -91,7 +91,7 @@ class RegistryService:
             return StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint)
 
     def current_base(self, line: str) -> StoredBase | None:
-        """The base the line's next adapter is made for: the incumbent's, else the newest candidate's, else the newest."""
+        """The base the line's next adapter is made for: the incumbent's, the newest candidate's or the newest."""
         with self._reads() as session:
             one = repository.incumbent(session, line) or repository.newest_candidate(session, line)
             row = session.get(BaseRow, one.base_sha) if one is not None else repository.newest_base(session)

@@ -1,0 +1,170 @@
+"""Judges a candidate: load the exported files, score them and the incumbent's on the line's gate set, decide, endorse.
+
+Order, so that a crash anywhere is finished by running the job again: the decision with its report; the second signature;
+a `release` job. The gate has no channel key: the cloud process takes the release job and starts the rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from cloud.clock import NowUs
+from cloud.db.session import Begin
+from cloud.db.tables import Candidate
+from cloud.gate.endorse import Endorser, WrongProposal, check_proposal
+from cloud.gate.evaluate import TokenCache, call, latency_ms, score
+from cloud.gate.evidence import Evidence, Judged
+from cloud.gate.report import build, judge
+from cloud.gate.settings import GateSettings
+from cloud.jobs.schemas import LeasedJob, PermanentFailure
+from cloud.jobs.service import JobService
+from cloud.jobs.worker import Beat
+from cloud.lines.ports import Blobs
+from cloud.lines.schemas import LineView, ReferenceImage
+from cloud.lines.service import LineService
+from cloud.registry.loading import ModelLoader
+from cloud.registry.schemas import manifest_of, release_bytes
+from cloud.registry.service import RegistryService
+from models.contracts.base import canonical, sha256_hex
+from models.contracts.model_manifest import AdapterManifest
+from models.runtime.adapter import BadAdapter
+from models.runtime.base import BadBase, SessionLimits
+from models.runtime.heads import BadArrays
+from models.runtime.inspector import WrongBase
+from ota.errors import PublishError
+
+RELEASE = "release"
+BROKEN = (BadAdapter, BadArrays, BadBase, WrongBase)
+
+
+def identity(manifest: AdapterManifest) -> str:
+    """A digest of everything that decides a model's calls: two releases with the same one are the same model."""
+    parts = {
+        "base": manifest.base,
+        "adapter": manifest.adapter.blob.sha256 if manifest.adapter else None,
+        "head": manifest.head.model_dump(mode="json"),
+        "thresholds": manifest.thresholds.model_dump(mode="json"),
+        "roi": manifest.roi,
+        "exposure": manifest.exposure.model_dump(mode="json"),
+    }
+    return sha256_hex(canonical(parts))
+
+
+class GateService:
+    """See the module. One instance per worker process: it keeps bases and frames between jobs."""
+
+    def __init__(
+        self, *, begin: Begin, reads: Begin, now: NowUs, lines: LineService, registry: RegistryService,
+        jobs: JobService, blobs: Blobs, repository: Endorser, key: Any, settings: GateSettings | None = None,
+        limits: SessionLimits | None = None, cache: TokenCache | None = None,
+    ) -> None:  # fmt: skip
+        """Args: `key` is the gate's online Signer; `limits` are ONNX Runtime's."""
+        self._begin, self._reads, self._now = begin, reads, now
+        self._lines, self._registry, self._jobs, self._blobs = lines, registry, jobs, blobs
+        self._repository, self._key, self._settings = repository, key, settings or GateSettings()
+        self._models = ModelLoader(registry=registry, blobs=blobs, limits=limits)
+        self._cache = cache or TokenCache()
+
+    def handle(self, job: LeasedJob, beat: Beat) -> dict[str, Any]:
+        """Handler of "gate" jobs; the payload is ``{"candidate": id}``.
+
+        Raises:
+            PermanentFailure: the proposal cannot be endorsed any more.
+        """
+        candidate = self._registry.candidate(int(job.payload["candidate"]))
+        if candidate.state == "trained":
+            report = self.evaluate(candidate, beat=beat)
+            candidate = self._registry.decide(candidate.id, report["accepted"], report)
+        beat.progress(0.9)
+        if candidate.state == "accepted":
+            self._endorse(candidate)
+            self._ask_for_release(candidate)
+        return {"candidate": candidate.id, "state": candidate.state, "summary": candidate.report.get("summary", "")}
+
+    def evaluate(self, candidate: Candidate, *, beat: Beat | None = None) -> dict[str, Any]:
+        """The report on a candidate, without deciding. A file a box would refuse is a refusal, not an error."""
+        line = self._lines.get(candidate.line)
+        images = self._lines.references(candidate.line, "gate", self._now())
+        incumbent = self._registry.incumbent(candidate.line)
+        if incumbent is not None and incumbent.id == candidate.id:
+            incumbent = None
+        tick = (lambda: None) if beat is None else beat.check
+        try:
+            new = self._judged(candidate, line, images, tick, timed=True)
+        except BROKEN as fault:
+            return _broken(f"{type(fault).__name__}: {fault}")
+        old = None if incumbent is None else self._judged(incumbent, line, images, tick, timed=False)
+        evidence = self._evidence(line, images, candidate, new, old)
+        return build(evidence, judge(evidence))
+
+    def _judged(
+        self, one: Candidate, line: LineView, images: list[ReferenceImage], tick: Callable[[], None], *, timed: bool
+    ) -> Judged:
+        manifest = manifest_of(one)
+        model = self._models.load(manifest, release=one.release)
+        scores = score(model, images, self._blobs.read, self._cache, beat=tick)
+        names = [spec.name for spec in line.class_specs]
+        return Judged(
+            release=one.release,
+            scores=scores,
+            calls=call(scores, model.head, manifest.thresholds, names),
+            size=release_bytes(manifest),
+            latency=latency_ms(model, images, self._blobs.read) if timed else np.zeros(0),
+            has_adapter=manifest.adapter is not None,
+            identity=identity(manifest),
+        )
+
+    def _evidence(
+        self, line: LineView, images: list[ReferenceImage], candidate: Candidate, new: Judged, old: Judged | None
+    ) -> Evidence:
+        classes = line.class_specs
+        place = {spec.name: i for i, spec in enumerate(classes)}
+        truth = np.array([place[image.label] for image in images], dtype=np.int64)
+        listed = [image.must_catch or classes[c].must_catch for image, c in zip(images, truth, strict=True)]
+        defect = np.array([classes[c].defect for c in truth], dtype=bool)
+        return Evidence(
+            classes=classes, truth=truth, domains=[i.domain for i in images], groups=[i.group for i in images],
+            must_catch=np.array(listed, dtype=bool) & defect, digests=[i.sha256 for i in images],
+            candidate=new, incumbent=old, measured=candidate.metrics, limits=self._settings,
+        )  # fmt: skip
+
+    def _endorse(self, candidate: Candidate) -> None:
+        try:
+            check_proposal(
+                candidate.proposal, candidate.line, self._approved(candidate.line), release=candidate.release
+            )
+            self._repository.endorse_adapter(candidate.line, candidate.proposal, self._key)
+        except (WrongProposal, PublishError) as fault:
+            text = f"adapter release {candidate.release} of line {candidate.line} was accepted but not signed: {fault}"
+            raise PermanentFailure(text) from fault
+
+    def _approved(self, line: str) -> dict[int, str]:
+        query = select(Candidate.release, Candidate.manifest_sha).where(
+            Candidate.line == line, Candidate.state.in_(("accepted", "published", "revoked"))
+        )
+        with self._reads() as session:
+            return {release: sha for release, sha in session.execute(query)}
+
+    def _ask_for_release(self, candidate: Candidate) -> None:
+        key = f"{RELEASE}/{candidate.line}/{candidate.release}"
+        payload = {
+            "line": candidate.line,
+            "adapter_release": candidate.release,
+            "reason": candidate.report.get("summary", "")[:250],
+        }
+        with self._begin() as session:
+            self._jobs.enqueue(session, RELEASE, key, payload)
+
+
+def _broken(fault: str) -> dict[str, Any]:
+    text = f"a box would refuse these files: {fault}."
+    return {
+        "schema": 1,
+        "accepted": False,
+        "summary": f"Refused: [files] {text}",
+        "findings": [{"rule": "files", "passed": False, "text": text, "numbers": {}}],
+    }
