@@ -6,20 +6,45 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import Processor
 
 
 def configure(*, edge: str, line: str, level: int = logging.INFO) -> None:
-    """Set up structlog for this process; libraries that use `logging` report warnings through it."""
+    """Set up this process's logging; what libraries say through `logging` takes the same form."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = [
+        structlog.processors.dict_tracebacks,
+        structlog.processors.EventRenamer("event"),
+        structlog.processors.JSONRenderer(sort_keys=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(sort_keys=True),
-        ],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format='{"event":"%(name)s: %(message)s"}')
-    structlog.contextvars.bind_contextvars(edge=edge, line=line)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("edge_agent").setLevel(level)
+    _bind_everywhere(edge=edge, line=line)
+
+
+def _bind_everywhere(**fields: str) -> None:
+    """Threads do not inherit context variables, so the fields that never change are added by a processor."""
+
+    def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**fields, **event}
+
+    structlog.configure(processors=[add, *structlog.get_config()["processors"]])
