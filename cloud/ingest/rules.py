@@ -36,7 +36,9 @@ def later(sid: str, retry_after_s: int, code: str, detail: str) -> AckItem:
     return AckItem(sid=sid, result=Result.LATER, retry_after_s=retry_after_s, code=code, detail=detail[:256])
 
 
-def check_item(item: OfferItem, *, edge: str, epoch: str, line: str, sample_bytes: int) -> SampleMeta | Refusal:
+def check_item(  # noqa: PLR0911 - one guard per rule
+    item: OfferItem, *, edge: str, epoch: str, line: str, sample_bytes: int
+) -> SampleMeta | Refusal:
     """The envelope of an offered sample, or why it is refused.
 
     Args:

@@ -80,8 +80,7 @@ class IngestService:
 
     def _answer(self, topic: str, sender: topics.Up, payload: bytes) -> Ack | None:
         try:
-            if len(payload) > topics.UP_LIMIT[sender.kind]:
-                raise Malformed(f"{len(payload)} bytes; at most {topics.UP_LIMIT[sender.kind]} on {sender.kind}")
+            _check_size(sender.kind, payload)
             return self._handlers[sender.kind](sender.edge, payload)
         except Malformed as fault:
             self._dead.add(topic=topic, edge=sender.edge, code=_code(fault), detail=str(fault), payload=payload)
@@ -114,6 +113,11 @@ class IngestService:
             sid = decode_chunk(payload).sid
             return self._uploads.later(sender.edge, NO_EPOCH, [sid], code="busy", detail=detail)
         return None
+
+
+def _check_size(kind: topics.UpKind, payload: bytes) -> None:
+    if len(payload) > topics.UP_LIMIT[kind]:
+        raise Malformed(f"{len(payload)} bytes; at most {topics.UP_LIMIT[kind]} on {kind}")
 
 
 def _of(edge: str, message: Any) -> Any:

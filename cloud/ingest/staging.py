@@ -90,6 +90,17 @@ class Landing:
         """Remove the copy."""
         self._place(sha256).unlink(missing_ok=True)
 
+    def written_at(self, sha256: str) -> float | None:
+        """When the copy was made or last touched, Unix seconds; None when there is none."""
+        try:
+            return self._place(sha256).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def touch(self, sha256: str, at_s: float) -> None:
+        """Let the copy's age begin again."""
+        os.utime(self._place(sha256), (at_s, at_s))
+
     def older_than(self, before_s: float) -> Iterator[str]:
         """Digests of copies last written before `before_s` (Unix seconds)."""
         for path in self._folder.glob("??/*"):

@@ -72,10 +72,12 @@ class Upkeep:
         return len(samples)
 
     def _settle(self, sha256: str, size: int, content_type: str, landing: Landing) -> None:
+        if (landing.written_at(sha256) or 0.0) > self._now() / 1e6 - self._limits.landing_keep_s:
+            return  # put back a while ago: it ages like a new one
         found = self._objects.stat(sample_key(sha256))
         if found is None or found.size != size:
             self._restore(sha256, content_type, landing)
-            return  # the restored object ages first, like a new one
+            return
         with self._begin() as session:
             session.execute(update(Sample).where(Sample.sha256 == sha256).values(landed=False))
         landing.drop(sha256)
@@ -93,14 +95,13 @@ class Upkeep:
         except DigestConflict:
             log.exception("object_not_restored", key=key)
             return
+        landing.touch(sha256, self._now() / 1e6)
         log.error("object_restored", key=key)
         self._note(sha256, "object_restored", landed=True)
 
     def _note(self, sha256: str, action: str, *, landed: bool) -> None:
         with self._begin() as session:
-            changes = {"landed": False} if not landed else {"stored_at": self._now()}
-            if not landed:
-                session.execute(update(Sample).where(Sample.sha256 == sha256).values(**changes))
+            session.execute(update(Sample).where(Sample.sha256 == sha256).values(landed=landed))
             audit.record(session, at=self._now(), actor="ingest", action=action, subject=sha256)
 
     def _drop_orphans(self, landing: Landing) -> None:

@@ -103,7 +103,9 @@ class Uploads:
         """Whether the object store failed a moment ago and is left alone."""
         return self._now() < self._store_pause_until
 
-    def _decide(self, session: Session, offer: ReadOffer, item: OfferItem, *, line: str) -> AckItem | Upload:
+    def _decide(  # noqa: PLR0911 - one guard per rule
+        self, session: Session, offer: ReadOffer, item: OfferItem, *, line: str
+    ) -> AckItem | Upload:
         now = self._now()
         answer = known(session, edge=offer.edge, epoch=offer.epoch, item=item, at=now)
         if answer is not None:
@@ -163,9 +165,9 @@ class Uploads:
             self._store_pause_until = self._now() + retry * 1_000_000
             log.warning("store_unavailable", sid=sid, error=str(fault))
             return later(sid, retry, "store_down", "the object store is not available")
-        except OSError as fault:
+        except OSError:
             self.counts["disk_error"] += 1
-            log.error("landing_failed", sid=sid, error=str(fault))
+            log.exception("landing_failed", sid=sid)
             return later(sid, retry, "disk", "the cloud cannot write its landing copy")
         self._files.drop(sid)
         return answer

@@ -1,0 +1,1 @@
+"""The boxes: who is there, what they last said, and whether every sample is accounted for (conservation)."""
