@@ -1,0 +1,232 @@
+"""What the services answer, in the pages' own words: estimates, rollouts and gate reports.
+
+The one place that knows the other rooms' answers. It adds nothing to a number; it only says which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cloud.dashboard import words
+from cloud.dashboard.i18n import Speech
+from cloud.dashboard.words import N_
+from cloud.db.tables import Candidate, Release
+from models.contracts.base import parse_as
+from models.contracts.model_manifest import AdapterManifest
+from models.contracts.release_manifest import RolloutPlan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PeriodAccuracy:
+    """What is known of a period's truth. `accuracy` is None below `needed` labels; `labels` counts random ones."""
+
+    period: int
+    labels: int
+    needed: int
+    accuracy: Estimate | None
+    escape: Estimate | None
+    overkill: Estimate | None
+
+
+def accuracy(services: Any, line: str) -> dict[int, PeriodAccuracy]:
+    """The line's accuracy by period."""
+    return {one.period: one for one in map(_period, services.accuracy.by_period(line))}
+
+
+def _period(found: Any) -> PeriodAccuracy:
+    return PeriodAccuracy(
+        period=found.period,
+        labels=found.labels,
+        needed=found.needed,
+        accuracy=_estimate(found.accuracy),
+        escape=_estimate(found.escape),
+        overkill=_estimate(found.overkill),
+    )
+
+
+def _estimate(found: Any) -> Estimate | None:
+    return None if found is None else Estimate(found.value, found.low, found.high)
+
+
+@dataclass(frozen=True)
+class BoxStanding:
+    name: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A release and how far it has spread. The totals of all states sum to `total`."""
+
+    number: int
+    adapter: int
+    state: str
+    wave: int
+    waves: int
+    rollback_of: int | None
+    actor: str
+    reason: str | None
+    created_at: int
+    totals: Mapping[str, int]
+    boxes: Sequence[BoxStanding]
+
+    @property
+    def total(self) -> int:
+        return sum(self.totals.values())
+
+
+def rollout(services: Any, release: Release) -> Rollout:
+    """One release with the rollout service's word on every box."""
+    status = services.rollout.status(release.line, release.number)
+    plan = parse_as(RolloutPlan, release.manifest["plan"])
+    paused = release.state == "running" and plan.state == "paused"
+    return Rollout(
+        number=release.number,
+        adapter=release.adapter_release,
+        state="paused" if paused else release.state,
+        wave=release.wave,
+        waves=len(plan.waves),
+        rollback_of=release.rollback_of,
+        actor=release.actor,
+        reason=release.reason,
+        created_at=release.created_at,
+        totals={state: int(status.totals.get(state, 0)) for state in words.BOX_STATES},
+        boxes=[BoxStanding(box.edge, str(box.state), box.reason) for box in status.boxes],
+    )
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    candidate: str
+    incumbent: str
+
+
+@dataclass(frozen=True)
+class RuleWord:
+    """One rule's word: its title in the reader's language, the gate's own sentence with its numbers (English)."""
+
+    title: str
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class CandidateReport:
+    """An adapter and the gate's report on it, for reading."""
+
+    release: int
+    state: str
+    about: str
+    verdict: str
+    rules: Sequence[RuleWord]
+    figures: Sequence[Figure]
+
+    @property
+    def failed(self) -> Sequence[RuleWord]:
+        return [rule for rule in self.rules if not rule.passed]
+
+    @property
+    def held(self) -> Sequence[RuleWord]:
+        return [rule for rule in self.rules if rule.passed]
+
+
+RULES = {
+    "gate_set": N_("The gate’s images suffice to judge"),
+    "usable_scores": N_("Every image can be judged"),
+    "better_than_chance": N_("Better than chance"),
+    "macro_f1": N_("Not worse than the one that runs"),
+    "must_catch": N_("No must-catch part is newly missed"),
+    "recall": N_("No class is forgotten"),
+    "calibration": N_("Its confidence can be believed"),
+    "size": N_("Small enough to send"),
+    "latency": N_("Fast enough for the line"),
+    "parity": N_("The exported files answer as the trained model did"),
+    "different": N_("It changes something"),
+}
+FIGURES = {
+    "n": N_("gate images"),
+    "balanced_accuracy": N_("balanced accuracy"),
+    "accuracy": N_("accuracy over classes"),
+    "auroc": N_("AUROC"),
+    "escape": N_("escape, of defective images"),
+    "overkill": N_("overkill, of good images"),
+    "unsure": N_("sent to a person"),
+    "calibration_error": N_("calibration error"),
+}
+_PLAIN = frozenset({"n", "auroc"})
+
+
+def candidate(speech: Speech, row: Candidate) -> CandidateReport:
+    """A candidate as the page shows it; before the gate has spoken the report is empty."""
+    manifest, report = parse_as(AdapterManifest, row.manifest), row.report
+    size = sum({blob.sha256: blob.length for blob in manifest.blobs()}.values())
+    about = [
+        speech.date_time(row.created_at),
+        speech.say_n("%(n)s label", "%(n)s labels", manifest.lineage.labels),
+        speech.size(size),
+    ]
+    if row.parent is not None:
+        about.append(speech.say("learned from adapter %(number)s", number=row.parent))
+    findings = [RuleWord(_title(speech, one["rule"]), one["passed"], one["text"]) for one in report.get("findings", [])]
+    return CandidateReport(
+        release=row.release,
+        state=row.state,
+        about=" · ".join(about),
+        verdict=_verdict(speech, report, findings),
+        rules=findings,
+        figures=_figures(speech, report),
+    )
+
+
+def _title(speech: Speech, rule: str) -> str:
+    return words.word(speech, RULES, rule)
+
+
+def _verdict(speech: Speech, report: Mapping[str, Any], findings: Sequence[RuleWord]) -> str:
+    if not report:
+        return speech.say("The gate has not judged it yet.")
+    failed = sum(not finding.passed for finding in findings)
+    if failed:
+        return speech.say_n(
+            "Refused: %(n)s of %(all)s rules does not hold.",
+            "Refused: %(n)s of %(all)s rules do not hold.",
+            failed,
+            all=len(findings),
+        )
+    incumbent = report.get("incumbent")
+    if incumbent:
+        return speech.say(
+            "Accepted: all %(all)s rules hold against adapter %(number)s.",
+            all=len(findings),
+            number=incumbent["release"],
+        )
+    return speech.say("Accepted as the line’s first release: all %(all)s rules hold.", all=len(findings))
+
+
+def _figures(speech: Speech, report: Mapping[str, Any]) -> list[Figure]:
+    mine = (report.get("candidate") or {}).get("all") or {}
+    other = (report.get("incumbent") or {}).get("all") or {}
+    return [
+        Figure(speech.say(title), _figure(speech, key, mine.get(key)), _figure(speech, key, other.get(key)))
+        for key, title in FIGURES.items()
+        if key in mine
+    ]
+
+
+def _figure(speech: Speech, key: str, value: float | None) -> str:
+    if key in _PLAIN:
+        return speech.number(value, 0 if key == "n" else 3)
+    return speech.percent(value)

@@ -1,0 +1,44 @@
+// Keeps the page true: refreshes #live when the server says that data changed, and shows how old the data is.
+// Leaves out everything a page does without a connection: the review queue keeps its own books.
+
+const STALE_AFTER_MS = 15_000;
+const stream = document.querySelector("[data-stream]");
+const freshness = document.querySelector("[data-freshness]");
+let lastWord = Date.now();
+let wasStale = false;
+
+function showFreshness() {
+  if (!freshness || document.hidden) return;
+  const stale = Date.now() - lastWord > STALE_AFTER_MS;
+  if (stale === wasStale) return;
+  wasStale = stale;
+  freshness.classList.toggle("stale", stale);
+  freshness.querySelector("[data-note]").textContent = stale ? freshness.dataset.stale : "";
+  freshness.querySelector("[data-fresh-mark]").toggleAttribute("hidden", stale);
+  freshness.querySelector("[data-stale-mark]").toggleAttribute("hidden", !stale);
+}
+
+function heard(clock) {
+  lastWord = Date.now();
+  if (freshness && clock) freshness.querySelector("[data-clock]").textContent = clock;
+  showFreshness();
+}
+
+if (stream) {
+  stream.addEventListener("tick", (event) => heard(event.detail.data));
+  stream.addEventListener("changed", (event) => {
+    heard(event.detail.data);
+    document.body.dispatchEvent(new CustomEvent("edgeloop:changed"));
+  });
+  // A tab that comes back to the front has heard nothing while it slept: give the stream a moment to reconnect.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) lastWord = Math.max(lastWord, Date.now() - STALE_AFTER_MS / 2);
+  });
+  setInterval(showFreshness, 1000);
+}
+
+// A refused refresh (signed out, server restarting) must not replace the page people are reading.
+document.addEventListener("htmx:before:swap", (event) => {
+  const status = event.detail?.ctx?.response?.status ?? 200;
+  if (status >= 400 || status === 204) event.preventDefault();
+});
