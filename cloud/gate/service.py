@@ -1,7 +1,7 @@
 """Judges a candidate: load the exported files, score them and the incumbent's on the line's gate set, decide, endorse.
 
-Order, so that a crash anywhere is finished by running the job again: the decision with its report; the second signature;
-a `release` job. The gate has no channel key: the cloud process takes the release job and starts the rollout.
+Order, so that a crash anywhere is finished by running the job again: the decision with its report; the second
+signature; a `release` job. The gate has no channel key: the cloud process takes that job and starts the rollout.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class GateService:
             Candidate.line == line, Candidate.state.in_(("accepted", "published", "revoked"))
         )
         with self._reads() as session:
-            return {release: sha for release, sha in session.execute(query)}
+            return {row.release: row.manifest_sha for row in session.execute(query)}
 
     def _ask_for_release(self, candidate: Candidate) -> None:
         key = f"{RELEASE}/{candidate.line}/{candidate.release}"

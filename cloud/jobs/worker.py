@@ -7,15 +7,16 @@ handler ends the run, never the worker.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from cloud.jobs.schemas import LeasedJob, LeaseLost, NotYet, PermanentFailure, Stopping
 from cloud.jobs.service import JobService
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Beat:
@@ -76,7 +77,7 @@ class Worker:
                 worked = self.run_one(stop)
             except Exception:  # the loop's outermost edge: a database that is away must not end the worker
                 self.faults += 1
-                log.exception("the worker could not run a job; it goes on")
+                log.exception("worker_fault", faults=self.faults)
                 worked = False
             if not worked:
                 stop.wait(self._poll_s)
@@ -102,16 +103,16 @@ class Worker:
             try:
                 self._jobs.renew(job, self._lease_s, beat.fraction)
             except LeaseLost:
-                log.warning("job %s was taken over by another worker", job.key)
+                log.warning("job_taken_over", job=job.key)
                 beat.lose()
                 return
             except Exception:  # a thread's outermost edge: the lease may outlast a short database fault
                 self.faults += 1
-                log.exception("the lease of job %s could not be renewed", job.key)
+                log.exception("lease_not_renewed", job=job.key)
 
     def _attempt(self, job: LeasedJob, beat: Beat) -> Callable[[], None]:
         """Run the handler; returns what to record."""
-        log.info("job %s starts, run %d", job.key, job.attempt)
+        log.info("job_starts", job=job.key, run=job.attempt)
         try:
             result = self._handlers[job.kind](job, beat)
         except LeaseLost:
@@ -122,12 +123,12 @@ class Worker:
             reason, delay_s = str(wait), wait.delay_s
             return lambda: self._jobs.put_back(job, reason, delay_s=delay_s)
         except PermanentFailure as fault:
-            log.error("job %s failed for good: %s", job.key, fault)  # noqa: TRY400 - expected, the text is enough
+            log.warning("job_failed_for_good", job=job.key, reason=str(fault))
             text = str(fault)
             return lambda: self._give_up(job, text)
         except Exception as fault:  # a handler's outermost edge: the run fails, the worker does not
             self.faults += 1
-            log.exception("job %s failed in run %d", job.key, job.attempt)
+            log.exception("job_failed", job=job.key, run=job.attempt)
             text = f"{type(fault).__name__}: {fault}"
             return lambda: self._retry(job, text)
         return lambda: self._jobs.finish(job, result)
@@ -137,10 +138,10 @@ class Worker:
 
     def _retry(self, job: LeasedJob, error: str) -> None:
         again = self._jobs.fail(job, error)
-        log.warning("job %s %s", job.key, "will be tried again" if again else "is given up")
+        log.warning("job_retried" if again else "job_given_up", job=job.key)
 
     def _record(self, job: LeasedJob, end: Callable[[], None]) -> None:
         try:
             end()
         except LeaseLost:
-            log.warning("job %s ended after its lease was lost; the other worker's word counts", job.key)
+            log.warning("job_ended_without_lease", job=job.key)
