@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -42,6 +43,8 @@ PRIORITIES = {
     Stratum.FLAGGED: Priority.FLAGGED,
     Stratum.CANNOT_JUDGE: Priority.HARD,
 }
+REMEMBERED_PARTS = 32
+"""How far back an operator can flag a part that was not kept; their bytes stay in memory."""
 _log = structlog.get_logger("pipeline")
 
 
@@ -84,6 +87,7 @@ class Pipeline:
         self._frames: queue.Queue[Frame | None] = queue.Queue(maxsize=queue_frames)
         self.counting = threading.Lock()
         """Held around ledger, selector state and journal; whoever snapshots them holds it too."""
+        self._recent: deque[tuple[InspectedPart, str | None]] = deque(maxlen=REMEMBERED_PARTS)
         self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
 
     def start(self) -> None:
@@ -184,6 +188,26 @@ class Pipeline:
             _log.warning("hour's bytes spent: a chosen part was not kept", serial=part.frame.part.serial)
         self._book(part, kept=None, sid=None)
 
+    def flag(self, serial: str) -> str | None:
+        """An operator pointed at a recent part: the sid under which it is kept, kept now if it was not.
+
+        None when the part is not among the last `REMEMBERED_PARTS`, was not inspected, or the spool could not take it.
+        """
+        with self.counting:
+            for part, sid in reversed(self._recent):
+                if part.frame.part.serial == serial:
+                    return sid or self._keep_flagged(part)
+        return None
+
+    def _keep_flagged(self, part: InspectedPart) -> str | None:
+        if part.model is None:
+            return None
+        candidate = self._candidate(part)
+        sid = self._store(part, part.model, self._selector.flagged(candidate), candidate)
+        if sid is not None:
+            self._recent = deque(((p, sid if p is part else s) for p, s in self._recent), maxlen=REMEMBERED_PARTS)
+        return sid
+
     def _candidate(self, part: InspectedPart) -> Candidate:
         frame = part.frame
         terms: Terms | None = None
@@ -205,6 +229,7 @@ class Pipeline:
 
     def _book(self, part: InspectedPart, *, kept: Selection | None, sid: str | None) -> None:
         frame = part.frame
+        self._recent.append((part, sid))
         self._ledger.add(
             part.judgement,
             at=frame.captured_at,

@@ -1,0 +1,359 @@
+"""The composition root: the only file that knows every concrete class, and the order of start and stop.
+
+Start: state folder, identity, spool, the stored model, then inspection, then the outside world. A broker or repository
+that is away delays nothing. Stop: cameras, the frames already taken, counters, updates, the uplink, the spool.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import structlog
+
+from edge_agent.aggregates import PeriodLedger
+from edge_agent.cameras import Capture, Frame
+from edge_agent.cameras.feed import CameraFeed
+from edge_agent.cameras.registry import camera_kind
+from edge_agent.checkpoint import Checkpoint
+from edge_agent.clock import Clock, Mint
+from edge_agent.envelope import Envelopes
+from edge_agent.flags import FlagInbox
+from edge_agent.health import Meter, ModelState, Pulse
+from edge_agent.housekeeping import Housekeeper, restore
+from edge_agent.identity import Identity
+from edge_agent.outputs import FileJournal, Journal, LoggedOutput, NoJournal, RejectOutput
+from edge_agent.pipeline import Pipeline
+from edge_agent.selector.pace import Pace
+from edge_agent.selector.rule import Selector
+from edge_agent.selector.source import TermSource
+from edge_agent.settings import AgentSettings, BadSettings, CameraSection
+from edge_agent.snapshot import Sources, snapshot
+from edge_agent.spool import Limits, Spool
+from edge_agent.status import StatusPage
+from edge_agent.updater.eligible import Box
+from edge_agent.updater.loader import ModelLoader
+from edge_agent.updater.loop import UpdateLoop
+from edge_agent.updater.reports import Reporter
+from edge_agent.updater.slots import SlotStore
+from edge_agent.updater.updater import Updater
+from edge_agent.uplink import Uplink, open_link
+from models.contracts.control import Announce, CheckUpdate, Command, SelectionBudget, SignedReport
+from models.contracts.sample import CannotJudge
+from models.disk import REAL_FS
+from models.link import Link
+from models.runtime.base import SessionLimits
+from models.runtime.inspector import Inspector
+from ota.client import ReleaseClient
+
+STOP_S = 10.0
+_log = structlog.get_logger("agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a test or a plant replaces: clocks, randomness, the link to the broker and the reject gate."""
+
+    clock: Clock = field(default_factory=Clock)
+    mint: Mint = field(default_factory=Mint)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    link: Link | None = None
+    output: RejectOutput = field(default_factory=LoggedOutput)
+
+
+class Agent:
+    """One box. Build it, `start` it, `stop` it."""
+
+    def __init__(self, settings: AgentSettings, *, outside: Outside | None = None) -> None:
+        """Opens what must be right before anything starts.
+
+        Raises:
+            BadSettings, BadIdentity: a person must change something; the text says what.
+            SpoolBusy: another agent uses this state folder.
+            OSError, IndexFault: the state folder cannot be used.
+        """
+        self._settings, self._outside = settings, outside or Outside()
+        cv2.setNumThreads(1)
+        state = settings.agent.state_dir
+        state.mkdir(parents=True, exist_ok=True)
+        self.version = installed_version("edgeloop")
+        self._identity = Identity.load(
+            edge=settings.agent.edge, key=settings.identity.key, certificate=settings.identity.certificate
+        )
+        root = _factory_root(settings.release.root)
+        clock = self._outside.clock
+        self.spool = _open_spool(settings, self._outside)
+        self.inspector, self.meter = Inspector(), Meter()
+        self.feeds: dict[str, CameraFeed] = {}
+        self._journal: Journal = FileJournal(settings.journal.path) if settings.journal.path else NoJournal()
+        self._slots = SlotStore(state / "slots.json")
+        self._releases = ReleaseClient(
+            folder=state / "releases",
+            root=root,
+            url=settings.release.url,
+            now=clock.now,
+            provisioned=self._slots.now.current is not None,
+        )
+        self._checkpoint = Checkpoint(state / "counters.json")
+        self._build_uplink()
+        self._build_updater()
+        self._build_inspection()
+        self._build_cameras()
+        self._page = self._status_page()
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _build_uplink(self) -> None:
+        settings, outside = self._settings, self._outside
+        edge = settings.agent.edge
+        self._pulse = Pulse(
+            edge=edge,
+            line=settings.agent.line,
+            version=self.version,
+            clock=outside.clock,
+            meter=self.meter,
+            feeds=self.feeds,
+            account=self.spool.account,
+            model=self._model_state,
+            free_bytes=partial(REAL_FS.free_bytes, settings.agent.state_dir),
+        )
+        self.uplink = Uplink(
+            spool=self.spool,
+            link=outside.link or open_link(edge, settings.broker),
+            edge=edge,
+            heartbeat=self._pulse.heartbeat,
+            on_command=self._on_command,
+            on_announce=self._on_announce,
+            now=outside.clock.now,
+            mono=outside.clock.mono,
+            rng=outside.rng,
+        )
+
+    def _build_updater(self) -> None:
+        settings, outside = self._settings, self._outside
+        reporter = Reporter(
+            line=settings.agent.line,
+            store=self._slots,
+            signer=self._identity,
+            send=self._send_report,
+            clock=outside.clock,
+            mint=outside.mint,
+        )
+        self.updater = Updater(
+            releases=self._releases,
+            loader=ModelLoader(
+                self._releases.blobs,
+                folder=settings.agent.state_dir / "bases",
+                limits=SessionLimits(threads=settings.agent.threads),
+            ),
+            inspector=self.inspector,
+            store=self._slots,
+            reporter=reporter,
+            box=self._box,
+            line=settings.agent.line,
+            channel=settings.release.channel,
+            clock=outside.clock,
+        )
+        self.updates = UpdateLoop(
+            self.updater,
+            poll_s=settings.release.poll_s,
+            spread_s=settings.release.spread_s,
+            mono=outside.clock.mono,
+            rng=outside.rng,
+        )
+
+    def _build_inspection(self) -> None:
+        settings, outside = self._settings, self._outside
+        agent = settings.agent
+        ledger = PeriodLedger(edge=agent.edge, line=agent.line, hour_s=agent.hour_s)
+        saved = restore(self._checkpoint.load(), ledger=ledger)
+        pace = Pace(bytes_per_hour=settings.selection.bytes_per_hour, hour_s=agent.hour_s, state=saved)
+        self.selector = Selector(
+            pace=pace, audit_share=settings.selection.audit_share, pi_min=settings.selection.pi_min, seed=agent.seed
+        )
+        self.pipeline = Pipeline(
+            inspector=self.inspector,
+            put=self.spool.put,
+            output=outside.output,
+            journal=self._journal,
+            selector=self.selector,
+            ledger=ledger,
+            envelopes=Envelopes(edge=agent.edge, line=agent.line, clock=outside.clock),
+            terms=TermSource(),
+            watch=self.updater,
+            judged=self._judged,
+            meter=self.meter,
+            clock=outside.clock,
+            hour_s=agent.hour_s,
+            queue_frames=agent.queue_frames,
+        )
+        self.housekeeper = Housekeeper(
+            edge=agent.edge,
+            line=agent.line,
+            pipeline=self.pipeline,
+            ledger=ledger,
+            pace=pace,
+            checkpoint=self._checkpoint,
+            flags=FlagInbox(agent.state_dir / "flags"),
+            record=self.uplink.record,
+            epoch=lambda: self.spool.epoch,
+            clock=outside.clock,
+            mint=outside.mint,
+        )
+
+    def _build_cameras(self) -> None:
+        capture = Capture(self._outside.clock, self._outside.mint)
+        for section in self._settings.cameras:
+            self.feeds[section.name] = _feed(section, capture, self.pipeline.offer, self._outside)
+
+    def _status_page(self) -> StatusPage | None:
+        status = self._settings.status
+        if status.port == 0:
+            return None
+        sources = Sources(
+            edge=self._settings.agent.edge,
+            line=self._settings.agent.line,
+            version=self.version,
+            pulse=self._pulse,
+            updater=self.updater,
+            selector=self.selector,
+        )
+        try:
+            return StatusPage(partial(snapshot, sources), host=status.host, port=status.port)
+        except OSError as fault:
+            raise BadSettings(f"status.port: {status.host}:{status.port} cannot be used: {fault.strerror}") from fault
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the stored model, then inspect, then talk."""
+        self.updater.boot()
+        self.pipeline.start()
+        for feed in self.feeds.values():
+            feed.start()
+        self.housekeeper.start()
+        self.uplink.start()
+        self.updates.start()
+        if self._page is not None:
+            self._page.start()
+        _log.info("agent started", version=self.version, release=self._model_state().release)
+
+    def stop(self) -> None:
+        """Regular end: nothing accepted is lost, counters are saved, a probation is not held against its release."""
+        if self._page is not None:
+            self._page.stop()
+        for feed in self.feeds.values():
+            feed.stop(STOP_S)
+        self.pipeline.stop(STOP_S)
+        self.housekeeper.stop(STOP_S)
+        self.updates.stop(STOP_S)
+        self.updater.stop()
+        self.uplink.stop(STOP_S)
+        self._journal.close()
+        self.spool.close()
+        _log.info("agent stopped")
+
+    def run(self, stop: threading.Event) -> None:
+        """Start, wait for `stop`, stop."""
+        self.start()
+        try:
+            stop.wait()
+        finally:
+            self.stop()
+
+    # -- connections between parts ---------------------------------------------------------------------------------
+
+    def _send_report(self, report: SignedReport) -> None:
+        self.uplink.record("report", report.id, report.encode())
+
+    def _on_announce(self, announce: Announce) -> None:
+        if announce.channel == self._settings.release.channel:
+            self.updates.hint()
+
+    def _on_command(self, command: Command) -> None:
+        match command.order:
+            case CheckUpdate():
+                self.updates.hint()
+            case SelectionBudget(line=line, bytes_per_hour=budget, audit_share=share):
+                if line == self._settings.agent.line:
+                    with self.pipeline.counting:
+                        self.selector.set_budget(bytes_per_hour=budget, audit_share=share)
+                    _log.info("selection budget changed", bytes_per_hour=budget, audit_share=share)
+
+    def _judged(self, camera: str, reason: CannotJudge | None) -> None:
+        self.feeds[camera].judged(reason)
+
+    def _model_state(self) -> ModelState:
+        slots, model = self._slots.now, self.inspector.current
+        return ModelState(
+            release=model.release if model else 0,
+            adapter=model.manifest_sha[:12] if model else None,
+            previous=slots.previous.release if slots.previous else None,
+            update_state=slots.state.value,
+        )
+
+    def _box(self) -> Box:
+        agent = self._settings.agent
+        return Box(
+            edge=agent.edge,
+            version=self.version,
+            hardware=agent.hardware,
+            memory_mb=_memory_mb(),
+            disk_mb=REAL_FS.free_bytes(agent.state_dir) >> 20,
+        )
+
+
+def _factory_root(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise BadSettings(f"release.root: {path}: {fault.strerror}; copy the factory's root.json there") from fault
+
+
+def _open_spool(settings: AgentSettings, outside: Outside) -> Spool:
+    limits = settings.spool
+    return Spool(
+        settings.agent.state_dir / "spool",
+        edge=settings.agent.edge,
+        now=outside.clock.now,
+        mono=outside.clock.mono,
+        rng=outside.rng,
+        limits=Limits(
+            max_bytes=limits.max_bytes, ballast_bytes=limits.ballast_bytes, min_free_bytes=limits.min_free_bytes
+        ),
+    )
+
+
+def _feed(section: CameraSection, capture: Capture, deliver: Callable[[Frame], None], outside: Outside) -> CameraFeed:
+    try:
+        opener = camera_kind(section.kind)
+    except ValueError as fault:
+        raise BadSettings(f"cameras.{section.name}.kind: {fault}") from fault
+
+    def open_camera() -> Any:
+        return opener(section.name, section.options, capture)
+
+    return CameraFeed(
+        name=section.name,
+        open_camera=open_camera,
+        deliver=deliver,
+        mono=outside.clock.mono,
+        rng=outside.rng,
+        silent_after_s=section.silent_after_s,
+    )
+
+
+def _memory_mb() -> int:
+    """Physical memory; a release that names none fits everywhere, so an unknown amount counts as plenty."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 1 << 20
+    return int(text.split("MemTotal:")[1].split()[0]) >> 10
