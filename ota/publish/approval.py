@@ -15,9 +15,10 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from models.contracts.base import Malformed, decode, sha256_hex
-from models.contracts.model_manifest import AdapterManifest, Blob
-from models.contracts.tuf_layout import adapter_blob_path, adapter_manifest_path, adapter_patterns, adapter_role
+from models.contracts.model_manifest import AdapterManifest
+from models.contracts.tuf_layout import adapter_manifest_path, adapter_patterns, adapter_role
 from ota.errors import ConflictError, PublishError
+from ota.paths import blob_paths
 from ota.publish.files import RepositoryFiles, same_targets
 from ota.publish.roles import checked, expiry
 
@@ -25,14 +26,6 @@ MAX_PROPOSAL_BYTES = 5_000_000
 """python-tuf's limit for delegated metadata on the box."""
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """Difference allowed between the trainer's clock and the gate's."""
-
-
-def blob_paths(manifest: AdapterManifest) -> dict[str, Blob]:
-    """Target path per blob of an adapter release."""
-    kinds = {"head": manifest.head.blob, "refs": manifest.refs}
-    if manifest.adapter is not None:
-        kinds["onnx_adapter"] = manifest.adapter.blob
-    return {adapter_blob_path(manifest.line, manifest.release, kind): blob for kind, blob in kinds.items()}
 
 
 def stored_targets(manifest: AdapterManifest, blobs: Iterable[bytes], files: RepositoryFiles) -> list[TargetFile]:

@@ -19,14 +19,9 @@ from models.contracts.base import sha256_hex
 from models.contracts.tuf_layout import base_chunk_url, check_target_path
 from models.disk import REAL_FS, Fs, write_atomic
 from ota.errors import ConflictError, NotPublished, PublishError
+from ota.paths import hashed_path
 
 T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
-
-
-def hashed_path(path: str, sha256: str) -> str:
-    """Where a target with that digest lies below ``targets/`` (consistent snapshot)."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{sha256}.{name}"
 
 
 class RepositoryFiles:
