@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cloud.gate.settings import GateSettings
+from cloud.rollout.settings import RolloutDefaults
 from models.contracts.base import Identifier, Sha256, Text
 from models.contracts.chunk import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from models.contracts.uplink import MAX_SAMPLE_BYTES
@@ -120,19 +122,8 @@ class ReleaseSection(Section):
 
     repository: Path
     keys: Path
-    channel: Identifier = "stable"
     renew_timestamp_s: Seconds = 900.0
-
-
-class RolloutSection(Section):
-    """How a new release spreads unless the operator says otherwise."""
-
     tick_s: Seconds = 2.0
-    canaries: int = Field(default=1, ge=0)
-    bake_s: float = Field(default=600.0, ge=0)
-    min_parts: int = Field(default=20, ge=0)
-    probation_parts: int = Field(default=20, ge=0)
-    offline_after_s: Seconds = 180.0
 
 
 class TrainingSection(Section):
@@ -165,8 +156,9 @@ class CloudSettings(BaseSettings):
     web: WebSection = WebSection()
     ingest: IngestSection = IngestSection()
     review: ReviewSection = ReviewSection()
-    release: ReleaseSection | None = None
-    rollout: RolloutSection = RolloutSection()
+    release: ReleaseSection
+    rollout: RolloutDefaults = RolloutDefaults()
+    gate: GateSettings = GateSettings()
     training: TrainingSection = TrainingSection()
     worker: WorkerSection = WorkerSection()
 

@@ -6,6 +6,7 @@ browser withholds a SameSite=Strict cookie, and the person would seem not to be 
 
 from __future__ import annotations
 
+from html import escape
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -13,34 +14,23 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from cloud.auth.guard import COOKIE
 from cloud.auth.tokens import Sessions, TokenBook
+from cloud.dashboard.pages import local_path, login_page
 
 router = APIRouter(tags=["auth"], include_in_schema=False)
-_PAGE = (
+_WELCOME = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>edgeloop</title>'
-    '<meta name="viewport" content="width=device-width">{head}</head>'
-    "<body><main><h1>edgeloop</h1>{body}</main></body></html>"
-)
-_FORM = (
-    '<p>{message}</p><form method="post" action="/login"><label for="token">Token</label> '
-    '<input id="token" name="token" type="password" autocomplete="current-password" required autofocus> '
-    '<button type="submit">Sign in</button></form>'
-)
-_WELCOME = _PAGE.format(
-    head='<meta http-equiv="refresh" content="0;url=/">', body='<p>Signed in. <a href="/">Go on</a></p>'
+    '<meta http-equiv="refresh" content="0;url={target}"></head>'
+    '<body><main><p><a href="{target}">edgeloop</a></p></main></body></html>'
 )
 
 
-def _form(message: str, status: int) -> HTMLResponse:
-    return HTMLResponse(_PAGE.format(head="", body=_FORM.format(message=message)), status_code=status)
-
-
-def _enter(request: Request, token: str) -> Response:
+def _enter(request: Request, token: str, target: str | None) -> Response:
     tokens: TokenBook = request.app.state.tokens
     sessions: Sessions = request.app.state.sessions
-    entry = tokens.find(token)
+    entry = tokens.find(token.strip())
     if entry is None:
-        return _form("This token is not known here. Ask for a new one: edgeloop cloud token create.", 401)
-    answer = HTMLResponse(_WELCOME)
+        return login_page(request, error="bad_token" if token.strip() else "no_token", next_path=target)
+    answer = HTMLResponse(_WELCOME.format(target=escape(local_path(target))))
     answer.set_cookie(
         COOKIE, sessions.open(entry), max_age=sessions.max_age_s, httponly=True, samesite="strict", path="/",
         secure=request.app.state.secure_cookies,
@@ -49,19 +39,23 @@ def _enter(request: Request, token: str) -> Response:
 
 
 @router.get("/login")
-def login_page(request: Request, token: str | None = None) -> Response:
+def sign_in_page(request: Request, token: str | None = None, next: str | None = None) -> Response:
     """The sign-in link, or the form when it has no token."""
-    return _enter(request, token) if token else _form("Paste the token you were given.", 200)
+    return _enter(request, token, next) if token else login_page(request, next_path=next)
 
 
 @router.post("/login")
-def login(request: Request, token: Annotated[str, Form(max_length=512)]) -> Response:
+def sign_in(
+    request: Request,
+    token: Annotated[str, Form(max_length=512)] = "",
+    target: Annotated[str, Form(alias="next", max_length=2048)] = "/",
+) -> Response:
     """The form."""
-    return _enter(request, token)
+    return _enter(request, token, target)
 
 
 @router.post("/logout")
-def logout() -> Response:
+def sign_out() -> Response:
     """Forget the session in this browser."""
     answer = RedirectResponse("/login", status_code=303)
     answer.delete_cookie(COOKIE, path="/")

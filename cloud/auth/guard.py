@@ -7,6 +7,7 @@ attaches one by itself. A cookie does.
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
@@ -25,7 +26,6 @@ MAX_BODY = 1 << 20
 _FIXED = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -57,7 +57,7 @@ class Guard:
         if is_public(path):
             return None
         if person is None:
-            return _sign_in(path, headers, method)
+            return _sign_in(scope, headers)
         role = needed_role(method, path)
         if not person.may(role):
             detail = f"{person.name} is a {person.role}; this needs the role {role}."
@@ -82,13 +82,16 @@ def read_cookie(header: str) -> str | None:
     return morsel.value if morsel is not None else None
 
 
-def _sign_in(path: str, headers: Headers, method: str) -> Response:
+def _sign_in(scope: Scope, headers: Headers) -> Response:
+    path, method = scope["path"], scope["method"]
     if path.startswith("/api/") or method not in SAFE or "text/html" not in headers.get("accept", ""):
         problem = Problem(401, "unauthenticated", "Sign in first, or send a bearer token.")
         answer = problem.response()
         answer.headers["WWW-Authenticate"] = 'Bearer realm="edgeloop"'
         return answer
-    return RedirectResponse("/login", status_code=303)
+    query = scope.get("query_string", b"").decode("latin-1")
+    here = quote(path + (f"?{query}" if query else ""), safe="")
+    return RedirectResponse(f"/login?next={here}", status_code=303)
 
 
 def _too_large(headers: Headers, path: str) -> Response | None:
@@ -105,6 +108,8 @@ def _with_headers(send: Send) -> Send:
             for name, value in _FIXED.items():
                 headers[name] = value
             headers.setdefault("Content-Security-Policy", POLICY)
+            # Not no-referrer: browsers would then send "Origin: null" with our own forms.
+            headers.setdefault("Referrer-Policy", "same-origin")
             headers.setdefault("Cache-Control", "no-store")
         await send(message)
 

@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 from cloud.settings import Role
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = re.compile(r"/login|/logout|/static/.*|/favicon\.ico|/api/v1/health")
+PUBLIC = re.compile(r"/login|/logout|/language|/static/.*|/favicon\.ico|/api/v1/health")
 """Open to everybody: the way in, what the sign-in page is made of, and whether the server is up."""
 LABELLING = re.compile(
-    r"/api/v1/samples/[^/]+/(labels|skip|flag)|/api/v1/labels/[^/]+/undo|/(lines/[^/]+/)?review(/.*)?|/language"
+    r"/api/v1/samples/[^/]+/(labels|skip|flag)|/api/v1/labels/[^/]+/undo|/(lines/[^/]+/)?review(/.*)?"
 )
+LOOKING = re.compile(r"/audit/check|/language")
+"""Sent with POST, and changing nothing but the reader's own view."""
 ADMINISTRATION = re.compile(r"/api/v1/(tokens|edges)(/.*)?")
 
 
@@ -24,7 +26,7 @@ def is_public(path: str) -> bool:
 
 def needed_role(method: str, path: str) -> Role:
     """Reading needs a viewer, judging a labeller, changing anything else an operator."""
-    if method in SAFE:
+    if method in SAFE or LOOKING.fullmatch(path):
         return "viewer"
     if LABELLING.fullmatch(path):
         return "labeller"
