@@ -9,12 +9,12 @@ offline keys. Pruning of old adapters and hash bins for more than about 300 line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.signer import Key, Signer
-from tuf.api.metadata import TargetFile, Targets
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Targets
 
 from models.contracts.base import decode
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
@@ -33,18 +33,8 @@ from ota.keys import KeyFolder, OnlineSigners
 from ota.publish import approval, rules
 from ota.publish.basefiles import store_base_files
 from ota.publish.files import RepositoryFiles
-from ota.publish.roles import (
-    TOP_LEVEL,
-    LineKeys,
-    delegate_line,
-    expiry,
-    half_spent,
-    new_root,
-    new_targets,
-    signed_by,
-    snapshot_of,
-    timestamp_of,
-)
+from ota.publish.roles import TOP_LEVEL, delegate_line, half_spent
+from ota.publish.writer import RoleWriter, line_keys, public_keys, signers_of
 
 
 class ReleaseRepository:
@@ -53,6 +43,7 @@ class ReleaseRepository:
     def __init__(self, folder: Path, *, now: Callable[[], datetime], fs: Fs = REAL_FS) -> None:
         self._files = RepositoryFiles(folder, fs=fs)
         self._now = now
+        self._writer = RoleWriter(self._files, now)
 
     def create(self, keys: KeyFolder, lines: Sequence[str]) -> None:
         """Make every role of a new repository. A crash in it is finished by calling it again with the same keys.
@@ -64,9 +55,10 @@ class ReleaseRepository:
             if (self._files.metadata / "timestamp.json").exists():
                 raise ConflictError(f"{self._files.folder} holds a repository already: add lines to it instead")
             if not self._files.newest("root"):
-                self._write_root({role: _public(_signers(keys, role)) for role in TOP_LEVEL}, keys.offline("root"))
-            self._create_roles(keys, lines)
-            self._make_visible(keys.online())
+                top = {role: public_keys(signers_of(keys, role)) for role in TOP_LEVEL}
+                self._writer.write_root(top, keys.offline("root"))
+            self._writer.create_roles(keys, lines)
+            self._writer.make_visible(keys.online())
 
     def root_bytes(self) -> bytes:
         """The newest root metadata: what a box is provisioned with."""
@@ -74,17 +66,17 @@ class ReleaseRepository:
 
     def lines(self) -> list[str]:
         """Lines with a delegated channel role."""
-        return [role.removeprefix("channel-") for role in self._roles() if role.startswith("channel-")]
+        return [role.removeprefix("channel-") for role in self._writer.roles() if role.startswith("channel-")]
 
     def add_line(self, line: str, keys: KeyFolder) -> None:
         """Delegate a line's roles with the offline targets keys, empty for now. Repeating it changes nothing."""
         with self._files.lock():
             targets = self._files.role("targets")
-            if channel_role(line) not in self._roles():
-                delegate_line(targets, line, _line_keys(keys))
-                self._write_targets(targets, keys)
-            self._create_line_roles(line, keys)
-            self._make_visible(keys.online())
+            if channel_role(line) not in self._writer.roles():
+                delegate_line(targets, line, line_keys(keys))
+                self._writer.write_targets(targets, keys)
+            self._writer.create_line_roles(line, keys)
+            self._writer.make_visible(keys.online())
 
     def add_base(
         self,
@@ -106,8 +98,8 @@ class ReleaseRepository:
             if path not in current.targets:
                 store_base_files(manifest, files, self._files)
                 entry = self._files.add_target(path, manifest.encode())
-                self._write_delegated(BASE_ROLE, {**current.targets, path: entry}, offline_signers)
-            self._make_visible(online)
+                self._writer.write_delegated(BASE_ROLE, {**current.targets, path: entry}, offline_signers)
+            self._writer.make_visible(online)
             return _ref(self._files.role(BASE_ROLE), path)
 
     def propose_adapter(self, manifest: AdapterManifest, blobs: Mapping[str, bytes], trainer: Signer) -> bytes:
@@ -176,10 +168,10 @@ class ReleaseRepository:
                 rules.refuse_step_back(channel, decode(ChannelManifest, self._files.read_target(entry)))
             target = self._files.add_target(channel_path(channel.line, channel.channel), channel.encode())
             if role.targets.get(target.path) != target:
-                self._write_delegated(
+                self._writer.write_delegated(
                     channel_role(channel.line), {**role.targets, target.path: target}, [online.channel]
                 )
-            return self._make_visible(online)
+            return self._writer.make_visible(online)
 
     def renew_timestamp(self, online: OnlineSigners) -> int:
         """Sign a fresh timestamp, and every channel role and the snapshot whose life is more than half spent."""
@@ -187,8 +179,8 @@ class ReleaseRepository:
             for role in [channel_role(line) for line in self.lines()]:
                 signed = self._files.role(role)
                 if half_spent(role, signed.expires, self._now()):
-                    self._write_delegated(role, signed.targets, [online.channel])
-            return self._make_visible(online, renew=True)
+                    self._writer.write_delegated(role, signed.targets, [online.channel])
+            return self._writer.make_visible(online, renew=True)
 
     def replace_online_keys(self, root_signers: Sequence[Signer], online: OnlineSigners) -> int:
         """A new root with other snapshot and timestamp keys, and metadata signed by them, in one locked step.
@@ -199,8 +191,8 @@ class ReleaseRepository:
             root = self._files.root()
             keys = {role: [root.keys[k] for k in root.roles[role].keyids] for role in TOP_LEVEL}
             keys |= {"snapshot": [online.snapshot.public_key], "timestamp": [online.timestamp.public_key]}
-            self._write_root(keys, root_signers)
-            return self._make_visible(online, renew=True, new_keys=True)
+            self._writer.write_root(keys, root_signers)
+            return self._writer.make_visible(online, renew=True, new_keys=True)
 
     def adapter_ref(self, line: str, release: int) -> TargetRef:
         """Where an approved adapter release is. Raises: NotPublished."""
@@ -227,75 +219,7 @@ class ReleaseRepository:
             "snapshot": self._files.snapshot().expires,
             "timestamp": self._files.timestamp().expires,
         }
-        return top | {role: self._files.role(role).expires for role in self._roles()}
-
-    def _roles(self) -> Iterable[str]:
-        delegations = self._files.role("targets").delegations
-        return list(delegations.roles or {}) if delegations else []
-
-    def _write_root(self, keys: Mapping[str, Sequence[Key]], signers: Sequence[Signer]) -> None:
-        version = self._files.newest("root") + 1
-        root = new_root(keys, version=version, now=self._now())
-        before = self._files.root() if version > 1 else root
-        data = signed_by(root, signers, role="root", delegator=before)
-        self._files.write_role("root", version, data)
-
-    def _create_roles(self, keys: KeyFolder, lines: Sequence[str]) -> None:
-        if not self._files.newest("targets"):
-            targets = new_targets(_public(keys.offline("base")), now=self._now())
-            for line in lines:
-                delegate_line(targets, line, _line_keys(keys))
-            self._write_targets(targets, keys, version=1)
-        if not self._files.newest(BASE_ROLE):
-            self._write_delegated(BASE_ROLE, {}, keys.offline("base"))
-        for line in lines:
-            self._create_line_roles(line, keys)
-
-    def _create_line_roles(self, line: str, keys: KeyFolder) -> None:
-        if not self._files.newest(adapter_role(line)):
-            self._write_delegated(adapter_role(line), {}, [keys.signer("trainer"), keys.signer("gate")])
-        if not self._files.newest(channel_role(line)):
-            self._write_delegated(channel_role(line), {}, [keys.signer("channel")])
-
-    def _write_targets(self, targets: Targets, keys: KeyFolder, *, version: int | None = None) -> None:
-        targets.version = version or self._files.newest("targets") + 1
-        targets.expires = expiry("targets", self._now())
-        data = signed_by(targets, keys.offline("targets"), role="targets", delegator=self._files.root())
-        self._files.write_role("targets", targets.version, data)
-
-    def _write_delegated(self, role: str, entries: Mapping[str, TargetFile], signers: Sequence[Signer]) -> None:
-        version = self._files.newest(role) + 1
-        signed = Targets(version=version, expires=expiry(role, self._now()), targets=dict(entries))
-        data = signed_by(signed, signers, role=role, delegator=self._files.role("targets"))
-        self._files.write_role(role, version, data)
-
-    def _make_visible(self, online: OnlineSigners, *, renew: bool = False, new_keys: bool = False) -> int:
-        snapshot = self._fresh_snapshot(online, new_keys=new_keys)
-        known = (self._files.metadata / "timestamp.json").exists()
-        current = self._files.timestamp() if known else None
-        if current is not None and not renew and current.snapshot_meta.version == snapshot:
-            return current.version
-        data = self._files.read("snapshot", snapshot)
-        version = current.version + 1 if current else 1
-        signed = timestamp_of((snapshot, data), version=version, now=self._now())
-        root = self._files.root()
-        self._files.write_timestamp(signed_by(signed, [online.timestamp], role="timestamp", delegator=root))
-        return version
-
-    def _fresh_snapshot(self, online: OnlineSigners, *, new_keys: bool) -> int:
-        roles = ["targets", *self._roles()]
-        newest = {role: self._files.newest(role) for role in roles}
-        version = self._files.newest("snapshot")
-        if version and not new_keys:
-            current = self._files.snapshot()
-            listed = {name.removesuffix(".json"): meta.version for name, meta in current.meta.items()}
-            if listed == newest and not half_spent("snapshot", current.expires, self._now()):
-                return version
-        contents = {role: (newest[role], self._files.read(role, newest[role])) for role in roles}
-        signed = snapshot_of(contents, version=version + 1, now=self._now())
-        data = signed_by(signed, [online.snapshot], role="snapshot", delegator=self._files.root())
-        self._files.write_role("snapshot", version + 1, data)
-        return version + 1
+        return top | {role: self._files.role(role).expires for role in self._writer.roles()}
 
 
 def _ref(role: Targets, path: str) -> TargetRef:
@@ -303,15 +227,3 @@ def _ref(role: Targets, path: str) -> TargetRef:
     if entry is None:
         raise NotPublished(f"{path} is not published")
     return TargetRef(path=path, sha256=entry.hashes["sha256"], length=entry.length)
-
-
-def _signers(keys: KeyFolder, role: str) -> list[Signer]:
-    return keys.offline(role) if role in ("root", "targets", "base") else [keys.signer(role)]
-
-
-def _public(signers: Iterable[Signer]) -> list[Key]:
-    return [signer.public_key for signer in signers]
-
-
-def _line_keys(keys: KeyFolder) -> LineKeys:
-    return LineKeys(*(keys.signer(role).public_key for role in ("trainer", "gate", "channel")))
