@@ -88,7 +88,7 @@ class BlobFolder:
 
     def prepare(self) -> None:
         """Make the folders and delete what interrupted puts left in ``tmp/``."""
-        present = set(os.listdir(self._blobs)) if self._blobs.is_dir() else set()
+        present = {path.name for path in self._blobs.iterdir()} if self._blobs.is_dir() else set()
         missing = [self._blobs / f"{i:02x}" for i in range(256) if f"{i:02x}" not in present]
         for path in [self._tmp, self._quarantine, *missing]:
             path.mkdir(parents=True, exist_ok=True)

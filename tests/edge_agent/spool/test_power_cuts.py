@@ -168,6 +168,9 @@ QUICK = settings(
 )
 
 
+GENERATE_ONLY = settings(QUICK, phases=[Phase.generate], report_multiple_bugs=False)
+
+
 def test_no_power_cut_loses_an_accepted_sample() -> None:
     run_state_machine_as_test(SpoolUnderPowerCuts, settings=QUICK)
 
@@ -176,4 +179,4 @@ def test_no_power_cut_loses_an_accepted_sample() -> None:
 def test_the_law_notices_a_forgotten_fsync(forgotten: str) -> None:
     careless = type("Careless", (SpoolUnderPowerCuts,), {forgotten: False})
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(careless, settings=settings(QUICK, phases=[Phase.generate], report_multiple_bugs=False))
+        run_state_machine_as_test(careless, settings=GENERATE_ONLY)
