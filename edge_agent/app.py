@@ -44,7 +44,7 @@ from edge_agent.updater.loop import UpdateLoop
 from edge_agent.updater.reports import Reporter
 from edge_agent.updater.slots import SlotStore
 from edge_agent.updater.updater import Updater
-from edge_agent.uplink import Uplink, open_link
+from edge_agent.uplink import Uplink, UplinkSettings, open_link
 from models.contracts.control import Announce, CheckUpdate, Command, SelectionBudget, SignedReport
 from models.contracts.sample import CannotJudge
 from models.disk import REAL_FS
@@ -123,11 +123,17 @@ class Agent:
             account=self.spool.account,
             model=self._model_state,
             free_bytes=partial(REAL_FS.free_bytes, settings.agent.state_dir),
+            resent_bytes=lambda: self.uplink.stats().resent_bytes,
         )
         self.uplink = Uplink(
             spool=self.spool,
-            link=outside.link or open_link(edge, settings.broker),
+            link=outside.link or open_link(edge, settings.broker, line=settings.agent.line),
             edge=edge,
+            settings=UplinkSettings(
+                version=self.version,
+                heartbeat_s=settings.uplink.heartbeat_s,
+                bytes_per_s=settings.uplink.bytes_per_s,
+            ),
             heartbeat=self._pulse.heartbeat,
             on_command=self._on_command,
             on_announce=self._on_announce,
@@ -223,6 +229,7 @@ class Agent:
             version=self.version,
             pulse=self._pulse,
             updater=self.updater,
+            uplink=self.uplink,
             selector=self.selector,
         )
         try:

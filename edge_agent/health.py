@@ -108,6 +108,7 @@ class Pulse:
     account: Callable[[], Account]
     model: Callable[[], ModelState]
     free_bytes: Callable[[], int]
+    resent_bytes: Callable[[], int]
 
     def heartbeat(self) -> Heartbeat:
         """One heartbeat of this moment.
@@ -140,5 +141,6 @@ class Pulse:
             rss_bytes=resident_bytes(),
             latency_p50_ms=self.meter.percentile(0.5),
             latency_p99_ms=self.meter.percentile(0.99),
+            resent_bytes=self.resent_bytes(),
             cameras={name: feed.health() for name, feed in self.feeds.items()},
         )

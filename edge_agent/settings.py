@@ -86,6 +86,13 @@ class SpoolSection(_Section):
     min_free_bytes: Annotated[int, Field(ge=0)] = 2 << 30
 
 
+class UplinkSection(_Section):
+    """`bytes_per_s` bounds image bytes over time; absent means no bound."""
+
+    heartbeat_s: Annotated[float, Field(gt=0)] = 10.0
+    bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+
+
 class JournalSection(_Section):
     path: Path | None = None
 
@@ -123,6 +130,7 @@ class AgentSettings(BaseSettings):
     release: ReleaseSection
     selection: SelectionSection = SelectionSection()
     spool: SpoolSection = SpoolSection()
+    uplink: UplinkSection = UplinkSection()
     journal: JournalSection = JournalSection()
     status: StatusSection = StatusSection()
     cameras: list[CameraSection] = Field(min_length=1, max_length=64)

@@ -8,6 +8,7 @@ from typing import Any
 from edge_agent.health import Pulse
 from edge_agent.selector.rule import Selector
 from edge_agent.updater.updater import Updater
+from edge_agent.uplink import Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Sources:
     version: str
     pulse: Pulse
     updater: Updater
+    uplink: Uplink
     selector: Selector
 
 
@@ -29,7 +31,7 @@ def snapshot(sources: Sources) -> dict[str, Any]:
         IndexFault: the spool's books cannot be read.
     """
     pulse, pace = sources.pulse, sources.selector.pace
-    beat = pulse.heartbeat()
+    beat, uplink = pulse.heartbeat(), sources.uplink.stats()
     return {
         "edge": sources.edge,
         "line": sources.line,
@@ -50,6 +52,12 @@ def snapshot(sources: Sources) -> dict[str, Any]:
             "oldest_age_s": beat.pending.oldest_age_s,
             "max_seq": beat.max_seq,
             "lost": beat.lost,
+        },
+        "uplink": {
+            "connected": uplink.connected,
+            "ingest_online": uplink.ingest_online,
+            "sent_bytes": uplink.sent_bytes,
+            "resent_bytes": uplink.resent_bytes,
         },
         "box": {"rss_bytes": beat.rss_bytes, "disk_free_bytes": beat.disk_free, "clock_ok": beat.clock_ok},
         "cameras": {name: health.model_dump() for name, health in beat.cameras.items()},
