@@ -132,7 +132,8 @@ def _standing(rollout: Rollout, box: Box, reports: Sequence[Report], now: int) -
     verdict = _verdict(rollout, reports)
     if verdict is not None:
         state, report = verdict
-        return Standing(box.edge, state, wave, report.reason, report.received_at, max(box.parts, report.parts))
+        parts = max([box.parts, *(r.parts for r in reports if r.release == rollout.number)])
+        return Standing(box.edge, state, wave, report.reason, report.received_at, parts)
     quiet_since = max(box.seen_at or 0, rollout.wave_opened_at)
     if not box.online:
         state = "excluded" if now - quiet_since > rollout.exclude_after_s * 1e6 else "offline"
@@ -176,13 +177,12 @@ def decide(rollout: Rollout, found: Sequence[Standing], *, now: int) -> Action:
         return Wait("the release is aborted")
     if not rollout.rollback and (alarm := _alarm(plan, found)) is not None:
         return alarm
-    if plan.state == "paused":
-        return Wait("paused: resume or abort it")
     cohort = [standing for standing in found if standing.wave <= plan.wave]
     reachable = [standing for standing in cohort if standing.state in ("ok", "failed", "pending")]
-    if plan.wave == len(plan.waves) - 1:
-        return _last_wave(rollout, found, reachable)
-    return _early_wave(rollout, cohort, reachable, now)
+    last = plan.wave == len(plan.waves) - 1
+    action = _last_wave(rollout, found, reachable) if last else _early_wave(rollout, cohort, reachable, now)
+    held = plan.state == "paused" and not isinstance(action, Abort)
+    return Wait("paused: resume or abort it") if held else action
 
 
 def _alarm(plan: RolloutPlan, found: Sequence[Standing]) -> Abort | None:
