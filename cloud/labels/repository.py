@@ -48,7 +48,7 @@ def open_tasks(session: Session, line: str, limit: int, after: Cursor | None) ->
 def open_counts(session: Session, line: str) -> dict[str, int]:
     """Open tasks per queue."""
     query = select(Task.queue, func.count()).where(Task.line == line, Task.state == "open").group_by(Task.queue)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def history(session: Session, sid: str) -> list[Label]:

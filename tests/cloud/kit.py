@@ -116,7 +116,8 @@ class Shot:
         size = len(self.data) if count == 1 else size
         parts = [self.data[i * size : (i + 1) * size] for i in range(count)]
         return [
-            encode_chunk(Chunk(sid=self.sid, index=i, count=count, size=size, data=part)) for i, part in enumerate(parts)
+            encode_chunk(Chunk(sid=self.sid, index=i, count=count, size=size, data=part))
+            for i, part in enumerate(parts)
         ]
 
 

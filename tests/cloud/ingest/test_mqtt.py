@@ -51,7 +51,9 @@ class Wire:
         return [decode(Ack, payload) for topic, payload, _ in self.sent if topic.endswith("/ack")]
 
     def states(self) -> list[bool]:
-        return [decode(IngestState, data).online for topic, data, kept in self.sent if topic == topics.INGEST_STATE and kept]
+        return [
+            decode(IngestState, data).online for topic, data, kept in self.sent if topic == topics.INGEST_STATE and kept
+        ]
 
 
 def until(condition: Callable[[], bool]) -> None:

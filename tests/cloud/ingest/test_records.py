@@ -70,7 +70,11 @@ def test_a_record_is_taken_once_and_acknowledged_each_time(
         ("agg", aggregate(cells=[{"camera": "c", "release": 1, "n": 1, "n_selected": 2}]), "bad_cell"),
         ("agg", aggregate(cells=[{"camera": "c", "release": 1, "n": 1, "n_selected": 0, "hist": [-1]}]), "bad_cell"),
         ("flag", flag(line="other"), "wrong_line"),
-        ("flag", canonical({"v": 1, "id": ID, "edge": "edge-1", "line": "cells", "reason": "", "flagged_at": AT}), "no_part"),
+        (
+            "flag",
+            canonical({"v": 1, "id": ID, "edge": "edge-1", "line": "cells", "reason": "", "flagged_at": AT}),
+            "no_part",
+        ),
         ("loss", loss(ranges=[]), "malformed"),
         ("agg", aggregate(cells="none"), "malformed"),
     ],
