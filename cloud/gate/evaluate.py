@@ -86,7 +86,7 @@ class Scores:
     @property
     def judged(self) -> Mask:
         """[N]: which images have usable scores."""
-        return np.isfinite(self.probabilities).all(axis=1)
+        return np.asarray(np.isfinite(self.probabilities).all(axis=1), dtype=np.bool_)
 
 
 def score(

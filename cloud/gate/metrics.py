@@ -139,4 +139,5 @@ class Resampler:
 
 def _one_hot(names: list[str]) -> Mask:
     _, place = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
-    return np.arange(place.max() + 1)[:, None] == place[None, :]
+    members: Mask = np.arange(place.max() + 1)[:, None] == place[None, :]
+    return members

@@ -25,7 +25,7 @@ def mcnemar_exact(lost: int, won: int) -> float:
         won: the other way round.
     """
     n = lost + won
-    return sum(math.comb(n, k) for k in range(lost, n + 1)) / 2**n
+    return float(sum(math.comb(n, k) for k in range(lost, n + 1)) / 2**n)
 
 
 def margin_p(lost: int, won: int, n: int, margin: float) -> float:

@@ -33,7 +33,7 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, draw: float) -> float:
         """Seconds to wait after the failure of run `attempt` (1 is the first); `draw` is uniform in 0..1."""
-        return draw * min(self.base_s * 2 ** (attempt - 1), self.cap_s)
+        return draw * min(self.base_s * 2.0 ** (attempt - 1), self.cap_s)
 
 
 def view(row: Job) -> JobView:
@@ -82,6 +82,9 @@ class JobService:
             (Job.state == "leased") & (Job.lease_until < now),
         )
         query = select(Job).where(Job.kind.in_(kinds), due).order_by(Job.not_before, Job.id)
+        with self._reads() as session:  # idle workers poll: they must not take SQLite's one write lock for it
+            if session.scalars(query.limit(1)).first() is None:
+                return None
         with self._begin() as session:
             for row in session.scalars(query.with_for_update(skip_locked=True)):
                 if row.attempts >= self._retry.max_attempts:

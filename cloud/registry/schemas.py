@@ -59,7 +59,7 @@ def view(row: Candidate) -> CandidateView:
         line=row.line,
         release=row.release,
         model_version=row.model_version,
-        state=row.state,  # type: ignore[arg-type]
+        state=row.state,
         base=row.base_sha,
         parent=row.parent,
         snapshot=row.snapshot,

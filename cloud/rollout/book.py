@@ -18,7 +18,7 @@ from cloud.registry.schemas import manifest_of as adapter_of
 from cloud.registry.service import RegistryService
 from cloud.rollout import planner, releases, repository
 from cloud.rollout.channel import Publisher, manifest_of
-from cloud.rollout.planner import Abort, Complete, NewCanaries, OpenWave, Rollout, Standing
+from cloud.rollout.planner import Abort, Complete, NewCanaries, OpenWave, Rollout, Standing, Wait
 from cloud.rollout.settings import RolloutDefaults
 from models.contracts.release_manifest import RolloutPlan, TargetRef
 from ota.errors import NotPublished
@@ -95,6 +95,13 @@ class ReleaseBook:
         evidence = {"adapter_release": candidate.release, "adapter": made.adapter_sha, "rollback_of": rollback_of}
         self.record(session, made, action, actor, reason, **evidence)
         return made
+
+    def is_due(self, session: Session, row: Release, now: int) -> bool:
+        """Whether `step` would change anything; for a reading session."""
+        found = self.standings(session, row, now)
+        if _live_at(row, found, now) is not None:
+            return True
+        return row.state == "running" and not isinstance(planner.decide(self.rollout(row), found, now=now), Wait)
 
     def step(self, session: Session, row: Release, now: int) -> bool:
         """Let the rollout take its next step; True when something changed."""
@@ -206,9 +213,16 @@ class ReleaseBook:
         return True
 
     def _mark_live(self, session: Session, row: Release, found: list[Standing], now: int) -> bool:
-        states = [standing.state for standing in found if standing.state not in ("offline", "excluded")]
-        if row.live_at is not None or row.state == "aborted" or not states or any(state != "ok" for state in states):
+        if (at := _live_at(row, found, now)) is None:
             return False
-        row.live_at = max(standing.since or now for standing in found if standing.state == "ok")
-        self.record(session, row, "release.live", SYSTEM, f"{len(states)} boxes run it")
+        row.live_at = at
+        self.record(session, row, "release.live", SYSTEM, "every box that is online runs it")
         return True
+
+
+def _live_at(row: Release, found: list[Standing], now: int) -> int | None:
+    """When the last of the boxes that are online committed; None while one has not, or when it is known already."""
+    states = [standing.state for standing in found if standing.state not in ("offline", "excluded")]
+    if row.live_at is not None or row.state == "aborted" or not states or any(state != "ok" for state in states):
+        return None
+    return max(standing.since or now for standing in found if standing.state == "ok")

@@ -158,9 +158,13 @@ class RolloutService:
         return self._channel.renew()
 
     def _advance_line(self, line: str, now: int) -> bool:
-        with self._begin() as session:
+        with self._reads() as session:  # most ticks find nothing to do: they must not take SQLite's one write lock
             row = repository.newest(session, line)
-            changed = row is not None and self._book.step(session, row, now)
+            changed = row is not None and self._book.is_due(session, row, now)
+        if changed:
+            with self._begin() as session:
+                row = repository.newest(session, line)
+                changed = row is not None and self._book.step(session, row, now)
         return self._sync(line) or changed
 
     def _switch(self, line: str, number: int, actor: str, reason: str, *, act: str, state: str) -> ReleaseView:
