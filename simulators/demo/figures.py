@@ -17,6 +17,7 @@ from simulators.demo.scenario import Scenario
 from simulators.demo.schedule import Showing
 
 SCHEMA_VERSION = 1
+RUNNING = frozenset({"probation", "committed"})
 SECURITY = frozenset({"signature", "digest", "rollback", "tampered"})
 
 
@@ -69,7 +70,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Releases that boxes ran, and how many of those were committed with exactly the published bytes."""
+    """Releases that boxes ran, and how many of those were reported with exactly the published bytes."""
 
     releases_run: int
     pairs: int
@@ -270,13 +271,13 @@ def shares(seen: Observed) -> Shares:
 
 
 def verified(records: Records, entries: Sequence[Entry]) -> Verified:
-    """Every (box, release) that judged a part must have a verified report that it committed the published bytes."""
+    """Every (box, release) that judged a part must be in a signed report that names the published bytes as loaded."""
     ran = {(entry.edge, entry.release) for entry in entries if entry.release > 0}
     published = {rolled.number: rolled.adapter_sha for rolled in records.rolled}
     good = {
         (told.edge, told.release)
         for told in records.told
-        if told.state == "committed" and told.loaded is not None and told.loaded == published.get(told.release)
+        if told.state in RUNNING and told.loaded is not None and told.loaded == published.get(told.release)
     }
     return Verified(
         releases_run=len({release for _, release in ran}),

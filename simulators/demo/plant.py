@@ -227,6 +227,7 @@ def agent_config(
         },
         "selection": {"bytes_per_hour": bytes_per_hour, "audit_share": scenario.audit_share},
         "spool": {"max_bytes": 256 << 20, "ballast_bytes": 1 << 20, "min_free_bytes": 64 << 20},
+        "uplink": {"heartbeat_s": 2.0},
         "journal": {"path": folders.journal(edge)},
         "cameras": [
             {"name": CAMERA, "kind": "simulated", "options": {"schedule": folders.schedules() / f"{edge}.jsonl"}}

@@ -31,18 +31,27 @@ Ready = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. `tier` orders the end: the highest is stopped first. `environment` is added to ours."""
+    """What to run. `tier` orders the end: the highest is stopped first. `environment` is added to ours.
+
+    `ends` marks a program that may end by itself with exit code 0: a run, not a server.
+    """
 
     name: str
     argv: Sequence[str]
     tier: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_s: float = STOP_S
+    ends: bool = False
 
 
 def edgeloop(*arguments: str) -> list[str]:
     """Our own command line, run by this Python."""
     return [sys.executable, "-c", "import sys; from models.dispatch import main; sys.exit(main())", *arguments]
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """One of our own modules as a program, run by this Python."""
+    return [sys.executable, "-m", name, *arguments]
 
 
 def require_space(folder: Path, need: int) -> None:
@@ -201,7 +210,7 @@ class Servers:
         ServerError: the first child that ended on its own.
         """
         for child in self._children.values():
-            if child.exit_code is not None:
+            if child.exit_code is not None and not (child.command.ends and child.exit_code == 0):
                 raise child.failure()
 
     def stop(self, *names: str) -> None:

@@ -110,6 +110,15 @@ def test_check_finds_the_one_that_died(servers: Servers) -> None:
         servers.wait(lambda: False, what="test", within=10)
 
 
+def test_a_run_may_end_by_itself_but_not_with_an_error(servers: Servers) -> None:
+    servers.start(Command("fine", [sys.executable, "-c", "pass"], ends=True))
+    servers.wait(lambda: servers.children["fine"].exit_code is not None, what="fine", within=10)
+    servers.check()
+    servers.start(Command("broken", [sys.executable, "-c", "raise SystemExit('no data')"], ends=True))
+    with pytest.raises(ServerDied, match="no data"):
+        servers.wait(lambda: False, what="broken", within=10)
+
+
 def test_children_stop_when_the_body_fails(tmp_path: Path) -> None:
     def body(servers: Servers) -> None:
         started.append(servers.start(python("a", SLEEPER)))

@@ -1,0 +1,102 @@
+"""A trained model as a folder: base, checkpoint, adapter release and their blobs, every byte checked on the way back.
+
+    base.json  files/<name>  checkpoint.safetensors  adapter.json  blobs/<sha256>  complete
+
+A joint reference has no base of its own: its folder holds an adapter release only. ``complete`` is written last, so a
+folder without it is an interrupted run and counts as absent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.contracts.base import Malformed, decode, sha256_hex
+from models.contracts.model_manifest import AdapterManifest, BaseManifest
+from models.runtime.base import Base
+from models.runtime.inspector import LineModel, load_model
+
+COMPLETE = "complete"
+
+
+class BadBundle(ValueError):
+    """A file is missing or is not what its manifest says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What training made. `files` by name; `checkpoint` is what adapters are trained on."""
+
+    base: BaseManifest
+    files: Mapping[str, Path]
+    checkpoint: bytes
+    adapter: AdapterManifest
+    blobs: Mapping[str, bytes]
+
+    def model(self, *, release: int = 1) -> LineModel:
+        """The release, loaded as a box would load it."""
+        tower, trunk = (str(self.files[self.base.file(role).name]) for role in ("tower", "trunk"))
+        base = Base(self.base, tower=tower, trunk=trunk)
+        return load_model(base, self.adapter, base_sha=self.base.digest(), blobs=dict(self.blobs), release=release)
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / COMPLETE).is_file()
+
+
+def write_starting(folder: Path, bundle: Bundle) -> None:
+    """Keep base, checkpoint and adapter release."""
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    for name, path in bundle.files.items():
+        if path != folder / "files" / name:
+            shutil.copyfile(path, folder / "files" / name)
+    (folder / "base.json").write_bytes(bundle.base.encode())
+    (folder / "checkpoint.safetensors").write_bytes(bundle.checkpoint)
+    write_adapter(folder, bundle.adapter, bundle.blobs)
+
+
+def write_adapter(folder: Path, adapter: AdapterManifest, blobs: Mapping[str, bytes]) -> None:
+    """Keep an adapter release, and mark the folder complete."""
+    (folder / "blobs").mkdir(parents=True, exist_ok=True)
+    for blob in adapter.blobs():
+        (folder / "blobs" / blob.sha256).write_bytes(blobs[blob.sha256])
+    (folder / "adapter.json").write_bytes(adapter.encode())
+    (folder / COMPLETE).touch()
+
+
+def read_starting(folder: Path) -> Bundle:
+    """The inverse of `write_starting`.
+
+    Raises:
+        BadBundle: something is missing or damaged; remove the folder and train again.
+    """
+    try:
+        base = decode(BaseManifest, (folder / "base.json").read_bytes())
+        files = {file.name: folder / "files" / file.name for file in base.files}
+        for file in base.files:
+            if sha256_hex(files[file.name].read_bytes()) != file.sha256:
+                raise BadBundle(f"{files[file.name]} is damaged: remove {folder} and run again")
+        checkpoint = (folder / "checkpoint.safetensors").read_bytes()
+    except (OSError, Malformed) as fault:
+        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+    adapter, blobs = read_adapter(folder)
+    return Bundle(base, files, checkpoint, adapter, blobs)
+
+
+def read_adapter(folder: Path) -> tuple[AdapterManifest, dict[str, bytes]]:
+    """The inverse of `write_adapter`.
+
+    Raises:
+        BadBundle: something is missing or damaged; remove the folder and train again.
+    """
+    try:
+        adapter = decode(AdapterManifest, (folder / "adapter.json").read_bytes())
+        blobs = {blob.sha256: (folder / "blobs" / blob.sha256).read_bytes() for blob in adapter.blobs()}
+    except (OSError, Malformed) as fault:
+        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+    for name, data in blobs.items():
+        if sha256_hex(data) != name:
+            raise BadBundle(f"{folder / 'blobs' / name} is damaged: remove {folder} and run again")
+    return adapter, blobs

@@ -1,0 +1,123 @@
+"""The two models that are trained outside the loop: the starting model and the joint reference, each kept by digest.
+
+A cached model is named by everything that decides it: the code that trains it, the versions of the libraries, every
+image and label, preset and seed. Same name, same model; `fresh` trains again. Training runs in a process of its own,
+because this one must stay small and free of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import models
+from cloud import trainer
+from models.contracts.base import canonical, sha256_hex
+from simulators.cells import Cell
+from simulators.demo.bundle import is_complete
+from simulators.demo.scenario import LINE, Scenario
+from simulators.servers.children import Command, Servers, python_module
+
+Kind = Literal["starting", "joint"]
+LIBRARIES = ("torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
+SOURCES = tuple(Path(place) for place in (*models.__path__, *trainer.__path__))
+TRAIN_WITHIN_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to train. `starting` is the folder of the starting model that a joint reference is built on."""
+
+    kind: Kind
+    cells: Sequence[Cell]
+    replay: Sequence[Cell]
+    scenario: Scenario
+    starting: Path | None = None
+
+    def name(self) -> str:
+        """Digest of everything that decides the outcome."""
+        parts = {
+            "kind": self.kind,
+            "code": code_digest(),
+            "libraries": {library: version(library) for library in LIBRARIES},
+            "cells": [_named(cell) for cell in self.cells],
+            "replay": [_named(cell) for cell in self.replay],
+            "preset": self.scenario.preset,
+            "seed": self.scenario.seed,
+            "starting": None if self.starting is None else self.starting.name,
+        }
+        return sha256_hex(canonical(parts))[:32]
+
+    def document(self, out: Path) -> dict[str, object]:
+        """What the training process reads."""
+        return {
+            "kind": self.kind,
+            "line": LINE,
+            "preset": self.scenario.preset,
+            "seed": self.scenario.seed,
+            "out": str(out),
+            "starting": None if self.starting is None else str(self.starting),
+            "images": [_listed(cell) for cell in self.cells],
+            "replay": [_listed(cell) for cell in self.replay],
+        }
+
+
+def _named(cell: Cell) -> list[str]:
+    return [sha256_hex(cell.path.read_bytes()), cell.label, str(cell.block)]
+
+
+def _listed(cell: Cell) -> dict[str, str]:
+    return {"path": str(cell.path), "label": cell.label, "domain": cell.kind, "group": f"block-{cell.block}"}
+
+
+def code_digest() -> str:
+    """SHA-256 over the sources of `models` and of the trainer."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def obtain(
+    request: Request, cache: Path, servers: Servers, *, fresh: bool, tick: Callable[[], None] = lambda: None
+) -> tuple[Path, bool]:
+    """The folder of the trained model, and whether it came from the cache.
+
+    Raises:
+        ServerError: training failed; the text quotes its last line.
+    """
+    folder = cache / f"{request.kind}-{request.name()}"
+    if is_complete(folder) and not fresh:
+        return folder, True
+    begin(request, folder, servers)
+    name = process_name(request)
+
+    def over() -> bool:
+        tick()
+        return is_complete(folder)
+
+    servers.wait(over, what=name, within=TRAIN_WITHIN_S)
+    servers.stop(name)
+    return folder, False
+
+
+def begin(request: Request, folder: Path, servers: Servers) -> None:
+    """Start the training process."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    document = folder / "request.json"
+    document.write_text(json.dumps(request.document(folder)))
+    servers.start(
+        Command(process_name(request), python_module("simulators.demo.job", str(document)), tier=2, ends=True)
+    )
+
+
+def process_name(request: Request) -> str:
+    return f"train-{request.kind}"
