@@ -7,8 +7,8 @@ What runs is decided by ``slots.json`` alone, and it is written before the step 
 loaded, PROBATION before it is swapped in. So a crash while loading is seen at the next start, and a crash on probation
 returns to the previous release. An error here, an expired repository included, never touches inspection.
 
-Threads: `boot`, `check`, `conclude` and `stop` are the update loop's; `inspected` is the pipeline's: it only counts and,
-on a failed limit, puts the previous model back at once.
+Threads: `boot`, `check`, `conclude` and `stop` are the update loop's; `inspected` is the pipeline's: it only counts
+and, on a failed limit, puts the previous model back at once.
 """
 
 from __future__ import annotations
