@@ -29,12 +29,12 @@ class WrongProposal(ValueError):
     """The proposal lists something the gate did not accept. Nothing was signed."""
 
 
-def check_proposal(proposal: bytes, line: str, approved: Mapping[int, str], *, release: int) -> None:
+def check_proposal(proposal: bytes, line: str, approved: Mapping[int, str], *, release: int | None) -> None:
     """Compare a proposal with what the gate accepted.
 
     Args:
         approved: manifest digest by adapter release, all that are accepted or published.
-        release: the one under judgement, which must be listed.
+        release: the one under judgement, which must be listed; None for a renewal.
 
     Raises:
         WrongProposal: naming the first path that is not approved.
@@ -44,7 +44,7 @@ def check_proposal(proposal: bytes, line: str, approved: Mapping[int, str], *, r
     for path, sha in sorted(listed.items()):
         if expected.get(path) != sha:
             raise WrongProposal(f"the proposal lists {path} with digest {sha[:12]}, which the gate did not accept")
-    if adapter_manifest_path(line, release) not in listed:
+    if release is not None and adapter_manifest_path(line, release) not in listed:
         raise WrongProposal(f"the proposal does not list adapter release {release}")
 
 

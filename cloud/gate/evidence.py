@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cloud.gate.evaluate import Calls, Scores
 from cloud.gate.metrics import Resampler
 from cloud.gate.settings import GateSettings
+from models.contracts.base import canonical, sha256_hex
 from models.contracts.model_manifest import ClassSpec
 
 Ints = NDArray[np.int64]
@@ -47,6 +48,8 @@ class Evidence:
     incumbent: Judged | None
     measured: Mapping[str, Any]
     limits: GateSettings
+    best: tuple[int, float] | None = None
+    """Adapter release and macro-F1 of the best one published so far that was judged on this very gate set."""
 
     @cached_property
     def defect(self) -> Mask:
@@ -87,6 +90,11 @@ class Rule(Protocol):
     def judge(self, evidence: Evidence) -> Finding:
         """Never raises for a bad candidate: that is a finding."""
         ...
+
+
+def gate_set_name(digests: list[str], truth: Ints) -> str:
+    """A gate set by its content: reports of the same set may be compared."""
+    return sha256_hex(canonical([digests, truth.tolist()]))
 
 
 def points(share: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cloud.gate.evidence import Evidence, Finding, Judged
+from cloud.gate.evidence import Evidence, Finding, Judged, gate_set_name
 from cloud.gate.metrics import (
     UnknownMetric,
     accuracy,
@@ -24,7 +24,6 @@ from cloud.gate.metrics import (
     signed_root,
 )
 from cloud.gate.rules import RULES
-from models.contracts.base import canonical, sha256_hex
 
 SCHEMA = 1
 
@@ -96,7 +95,7 @@ def build(evidence: Evidence, findings: list[Finding]) -> dict[str, Any]:
         "incumbent": None if evidence.incumbent is None else _sides(evidence, evidence.incumbent),
         "gate_set": {
             "n": len(evidence.truth),
-            "sha256": sha256_hex(canonical([evidence.digests, evidence.truth.tolist()])),
+            "sha256": gate_set_name(evidence.digests, evidence.truth),
         },
         "limits": evidence.limits.model_dump(mode="json"),
     }

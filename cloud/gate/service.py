@@ -6,6 +6,7 @@ signature; a `release` job. The gate has no channel key: the cloud process takes
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ from cloud.db.session import Begin
 from cloud.db.tables import Candidate
 from cloud.gate.endorse import Endorser, WrongProposal, check_proposal
 from cloud.gate.evaluate import TokenCache, call, latency_ms, score
-from cloud.gate.evidence import Evidence, Judged
-from cloud.gate.report import build, judge
+from cloud.gate.evidence import Evidence, Judged, gate_set_name
+from cloud.gate.report import build, judge, metric
 from cloud.gate.settings import GateSettings
 from cloud.jobs.schemas import LeasedJob, PermanentFailure
 from cloud.jobs.service import JobService
@@ -85,6 +86,20 @@ class GateService:
             self._ask_for_release(candidate)
         return {"candidate": candidate.id, "state": candidate.state, "summary": candidate.report.get("summary", "")}
 
+    def renew(self, job: LeasedJob, _beat: Beat) -> dict[str, Any]:
+        """Handler of "renew" jobs: the trainer's proposal to keep the adapter role as it is for another week.
+
+        The payload is ``{"line", "proposal"}``, the proposal in base64.
+
+        Raises:
+            PermanentFailure: it lists something the gate did not accept, or the role moved on.
+        """
+        line = str(job.payload["line"])
+        try:
+            return {"version": self._sign(line, base64.b64decode(job.payload["proposal"]), release=None)}
+        except (WrongProposal, PublishError) as fault:
+            raise PermanentFailure(f"the adapter role of line {line} was not renewed: {fault}") from fault
+
     def evaluate(self, candidate: Candidate, *, beat: Beat | None = None) -> dict[str, Any]:
         """The report on a candidate, without deciding. A file a box would refuse is a refusal, not an error."""
         line = self._lines.get(candidate.line)
@@ -130,17 +145,31 @@ class GateService:
             classes=classes, truth=truth, domains=[i.domain for i in images], groups=[i.group for i in images],
             must_catch=np.array(listed, dtype=bool) & defect, digests=[i.sha256 for i in images],
             candidate=new, incumbent=old, measured=candidate.metrics, limits=self._settings,
+            best=self._best(candidate.line, gate_set_name([i.sha256 for i in images], truth)),
         )  # fmt: skip
+
+    def _best(self, line: str, gate_set: str) -> tuple[int, float] | None:
+        """The best published release by macro-F1, of those judged on this gate set."""
+        query = select(Candidate).where(Candidate.line == line, Candidate.state == "published")
+        with self._reads() as session:
+            found = [
+                (metric(row.report, "macro_f1"), row.release)
+                for row in session.scalars(query)
+                if row.report.get("gate_set", {}).get("sha256") == gate_set
+            ]
+        scored = [(value, release) for value, release in found if value is not None]
+        return None if not scored else (max(scored)[1], max(scored)[0])
 
     def _endorse(self, candidate: Candidate) -> None:
         try:
-            check_proposal(
-                candidate.proposal, candidate.line, self._approved(candidate.line), release=candidate.release
-            )
-            self._repository.endorse_adapter(candidate.line, candidate.proposal, self._key)
+            self._sign(candidate.line, candidate.proposal, release=candidate.release)
         except (WrongProposal, PublishError) as fault:
             text = f"adapter release {candidate.release} of line {candidate.line} was accepted but not signed: {fault}"
             raise PermanentFailure(text) from fault
+
+    def _sign(self, line: str, proposal: bytes, *, release: int | None) -> int:
+        check_proposal(proposal, line, self._approved(line), release=release)
+        return self._repository.endorse_adapter(line, proposal, self._key)
 
     def _approved(self, line: str) -> dict[int, str]:
         query = select(Candidate.release, Candidate.manifest_sha).where(

@@ -15,6 +15,7 @@ class GateSettings(BaseModel):
     Args:
         margin: smallest non-inferiority margin on macro-F1.
         margin_errors: the margin is at least this many standard errors of the paired difference.
+        erosion: macro-F1 may lie this far below the best release's on the same gate set: small losses must not add up.
         recall_drop: a class may not lose more recall than this, with one-sided 95 % evidence.
         calibration: the lower bound of the debiased calibration error may not exceed this.
         release_bytes: manifest and blobs of an adapter release; raise it for presets larger than nano.
@@ -30,6 +31,7 @@ class GateSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     margin: Fraction = 0.005
     margin_errors: Annotated[float, Field(ge=0, le=5)] = 1.5
+    erosion: Fraction = 0.03
     recall_drop: Fraction = 0.02
     calibration: Fraction = 0.03
     release_bytes: Annotated[int, Field(ge=1)] = 2_000_000

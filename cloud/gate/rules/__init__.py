@@ -6,6 +6,7 @@ from cloud.gate.evidence import Rule
 from cloud.gate.rules.budgets import Latency, Size
 from cloud.gate.rules.calibration import Calibration
 from cloud.gate.rules.chance import BetterThanChance
+from cloud.gate.rules.erosion import Erosion
 from cloud.gate.rules.gate_set import GateSet
 from cloud.gate.rules.must_catch import MustCatch
 from cloud.gate.rules.non_inferior import NonInferior
@@ -17,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     Usable(),
     BetterThanChance(),
     NonInferior(),
+    Erosion(),
     MustCatch(),
     Recall(),
     Calibration(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from pathlib import Path
 from typing import Any
@@ -274,3 +275,29 @@ def test_the_gate_signs_only_what_it_judged(gate: Gate) -> None:
 def test_a_proposal_that_is_none_is_refused(bad: bytes) -> None:
     with pytest.raises(WrongProposal):
         check_proposal(bad, LINE, {1: "0" * 64}, release=1)
+
+
+def test_small_losses_do_not_add_up(gate: Gate) -> None:
+    """Each release is within the margin of the one before; the gate remembers the best."""
+    for red in (128, 134, 140, 146, 152, 158):  # fainter and fainter scratches, given up one shade after the other
+        gate.images((red, 120, 60), "scratch", 4, "mono")
+    gate.gate = gate.make(margin=0.06, recall_drop=1.0, calibration=1.0, erosion=0.1)
+    found = [gate.judge(Toy(n, RIGHT, bias=(1.1 * n - 1.1, 0.0))) for n in range(1, 7)]
+    assert [one.state for one in found[:3]] == ["accepted"] * 3
+    refused = next(one for one in found if one.state == "refused")
+    assert broken(refused) == {"erosion"}
+    assert _numbers(refused, "erosion")["best_release"] in (1, 2)
+    assert _numbers(refused, "macro_f1")["difference"] > -0.06
+
+
+def test_a_renewal_is_signed_and_one_with_a_stranger_in_it_is_not(gate: Gate) -> None:
+    found = gate.judge(Toy(1, RIGHT))
+    fine, sneaked = proposal(LINE, {1: found.manifest_sha}), proposal(LINE, {1: found.manifest_sha, 2: "f" * 64})
+    for name, data in (("a", fine), ("b", sneaked)):
+        with gate.begin() as session:
+            payload = {"line": LINE, "proposal": base64.b64encode(data).decode()}
+            gate.jobs.enqueue(session, "renew", f"renew/{LINE}/{name}", payload)
+        assert Worker(jobs=gate.jobs, handlers={"renew": gate.gate.renew}, owner="g").run_one()
+    states = [job.state for job in reversed(gate.jobs.of_line(LINE)) if job.kind == "renew"]
+    assert states == ["done", "failed"]
+    assert len(gate.signed) == 2
