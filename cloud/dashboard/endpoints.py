@@ -76,11 +76,17 @@ def _pulse(request: Request) -> Pulse:
 def _page(request: Request, template: str, *, section: str, **values: Any) -> HTMLResponse:
     """A page inside the frame: navigation, clock, counts. The pulse is taken first, so no change is missed."""
     services = request.app.state.services
-    seen = values.pop("seen")
     with services.reads() as session:
         waiting = sum(queries.open_tasks(session).values())
     return render(
-        request, template, section=section, seen=seen, as_of=services.now(), waiting=waiting, now=services.now(), **values
+        request,
+        template,
+        section=section,
+        seen=seen,
+        as_of=services.now(),
+        waiting=waiting,
+        now=services.now(),
+        **values,
     )
 
 
@@ -184,7 +190,7 @@ def rollouts_page(request: Request, services: Services, _: Viewer, line: str | N
     if chosen is not None:
         with services.reads() as session:
             releases = queries.releases(session, chosen.name, limit=12)
-        shown = [sources.rollout(services, release) for release in releases]
+        shown = [sources.rollout(services, chosen.name, release.number) for release in releases]
     return _page(request, "rollouts.html", section="rollouts", seen=seen, rollouts=shown, lines=rows, chosen=chosen)
 
 
@@ -203,7 +209,11 @@ def candidates_page(request: Request, services: Services, _: Viewer, line: str |
 
 @router.get("/audit")
 def audit_page(
-    request: Request, services: Services, _: Viewer, before: Annotated[int | None, Query(ge=1)] = None, subject: str = ""
+    request: Request,
+    services: Services,
+    _: Viewer,
+    before: Annotated[int | None, Query(ge=1)] = None,
+    subject: str = "",
 ) -> HTMLResponse:
     """Who did what and why, newest first."""
     seen = _pulse(request).now()
@@ -214,7 +224,7 @@ def audit_page(
     )
 
 
-@router.post("/audit/check")
+@router.get("/audit/check")
 def check_audit(request: Request, services: Services, _: Viewer) -> HTMLResponse:
     """Recompute the chain of digests and say whether it holds."""
     with services.reads() as session:
@@ -235,7 +245,9 @@ async def stream(request: Request, services: Services, _: Viewer, seen: str = ""
 def choose_language(code: Annotated[str, Form()], target: Annotated[str, Form(alias="next")] = "/") -> Response:
     """Remember a language in a cookie and go back."""
     if code not in LOCALES:
-        raise Problem(422, "unknown_language", f"There is no language {code!r} here; choose one of {', '.join(LOCALES)}.")
+        raise Problem(
+            422, "unknown_language", f"There is no language {code!r} here; choose one of {', '.join(LOCALES)}."
+        )
     answer = RedirectResponse(local_path(target), status_code=303)
     answer.set_cookie(COOKIE, code, max_age=COOKIE_AGE_S, samesite="lax", httponly=True)
     return answer

@@ -57,7 +57,7 @@ def box(speech: Speech, edge: Edge, losses: Mapping[str, int], *, now: int) -> B
         line=edge.line,
         online=edge.online,
         release=edge.release,
-        state=words.word(speech, words.UPDATE_STATES, edge.update_state),
+        state=words.word(speech, words.UPDATE_STATES, edge.update_state if edge.seen_at is not None else None),
         state_bad=edge.update_state in words.BAD_UPDATE_STATES,
         pending=int(pending.get("n", 0)),
         pending_bytes=int(pending.get("bytes", 0)),

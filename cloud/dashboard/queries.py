@@ -111,9 +111,7 @@ def labelled_by_period(session: Session, line: str, *, since: int) -> dict[int, 
 def uploaded_by_period(session: Session, line: str, *, since: int) -> dict[int, int]:
     """Stored samples per period, from period `since` on."""
     rows = session.execute(
-        select(Sample.period, func.count())
-        .where(Sample.line == line, Sample.period >= since)
-        .group_by(Sample.period)
+        select(Sample.period, func.count()).where(Sample.line == line, Sample.period >= since).group_by(Sample.period)
     )
     return {int(period): int(count) for period, count in rows}
 

@@ -12,10 +12,9 @@ from typing import Any
 from cloud.dashboard import words
 from cloud.dashboard.i18n import Speech
 from cloud.dashboard.words import N_
-from cloud.db.tables import Candidate, Release
+from cloud.db.tables import Candidate
 from models.contracts.base import parse_as
 from models.contracts.model_manifest import AdapterManifest
-from models.contracts.release_manifest import RolloutPlan
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,9 @@ def _estimate(found: Any) -> Estimate | None:
 class BoxStanding:
     name: str
     state: str
+    wave: int
     reason: str | None
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -79,31 +80,29 @@ class Rollout:
     actor: str
     reason: str | None
     created_at: int
+    waiting_for: str
     totals: Mapping[str, int]
+    total: int
     boxes: Sequence[BoxStanding]
 
-    @property
-    def total(self) -> int:
-        return sum(self.totals.values())
 
-
-def rollout(services: Any, release: Release) -> Rollout:
+def rollout(services: Any, line: str, number: int) -> Rollout:
     """One release with the rollout service's word on every box."""
-    status = services.rollout.status(release.line, release.number)
-    plan = parse_as(RolloutPlan, release.manifest["plan"])
-    paused = release.state == "running" and plan.state == "paused"
+    status = services.rollout.status(line, number)
     return Rollout(
-        number=release.number,
-        adapter=release.adapter_release,
-        state="paused" if paused else release.state,
-        wave=release.wave,
-        waves=len(plan.waves),
-        rollback_of=release.rollback_of,
-        actor=release.actor,
-        reason=release.reason,
-        created_at=release.created_at,
-        totals={state: int(status.totals.get(state, 0)) for state in words.BOX_STATES},
-        boxes=[BoxStanding(box.edge, str(box.state), box.reason) for box in status.boxes],
+        number=status.number,
+        adapter=status.adapter_release,
+        state="paused" if status.paused else status.state,
+        wave=status.wave,
+        waves=status.waves,
+        rollback_of=status.rollback_of,
+        actor=status.actor,
+        reason=status.reason,
+        created_at=status.created_at,
+        waiting_for=status.waiting_for if status.state == "running" else "",
+        totals={state: getattr(status.totals, state) for state in words.BOX_STATES},
+        total=status.totals.boxes,
+        boxes=[BoxStanding(box.edge, box.state, box.wave, box.reason, box.parts) for box in status.boxes],
     )
 
 

@@ -220,7 +220,9 @@ def _tip(speech: Speech, row: PeriodRow) -> list[str]:
 def accuracy_words(speech: Speech, row: PeriodRow) -> str:
     """Accuracy with its interval, or why there is none."""
     if row.value:
-        return speech.say("%(value)s (%(interval)s)", value=speech.percent(row.value.value), interval=span(speech, row.value))
+        return speech.say(
+            "%(value)s (%(interval)s)", value=speech.percent(row.value.value), interval=span(speech, row.value)
+        )
     if row.accuracy:
         return not_enough(speech, row.accuracy)
     return speech.say("no estimate yet")
@@ -268,9 +270,7 @@ def spark(picture: LinePicture) -> Spark:
     )
 
 
-def _runs(
-    places: Sequence[int], points: Sequence[tuple[float, Estimate]]
-) -> list[list[tuple[float, Estimate]]]:
+def _runs(places: Sequence[int], points: Sequence[tuple[float, Estimate]]) -> list[list[tuple[float, Estimate]]]:
     """Split points where a place is missing between two of them."""
     cuts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(places)) if b - a > 1), len(points)]
     return [list(points[a:b]) for a, b in pairwise(cuts) if b > a]

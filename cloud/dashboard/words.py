@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from cloud.dashboard.i18n import Speech
 
 
-def N_(message: str) -> str:  # noqa: N802 - gettext's own name for "translate later"
+def N_(message: str) -> str:
     """Mark a string for extraction and leave it as it is."""
     return message
 

@@ -2,6 +2,7 @@
 // Leaves out everything a page does without a connection: the review queue keeps its own books.
 
 const STALE_AFTER_MS = 15_000;
+document.querySelector(".nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 const stream = document.querySelector("[data-stream]");
 const freshness = document.querySelector("[data-freshness]");
 let lastWord = Date.now();
@@ -37,8 +38,9 @@ if (stream) {
   setInterval(showFreshness, 1000);
 }
 
-// A refused refresh (signed out, server restarting) must not replace the page people are reading.
+// A refused refresh (signed out, server restarting) must not replace the page people are reading: the clock in the
+// corner says that it is no longer fresh.
 document.addEventListener("htmx:before:swap", (event) => {
-  const status = event.detail?.ctx?.response?.status ?? 200;
-  if (status >= 400 || status === 204) event.preventDefault();
+  const response = event.detail?.ctx?.response;
+  if (response && (response.status >= 400 || response.raw?.redirected)) event.preventDefault();
 });

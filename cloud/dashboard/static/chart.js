@@ -48,7 +48,7 @@ class EdgeChart extends HTMLElement {
     this.plot?.destroy();
     this.tip.hidden = true;
     const { x, value, low, high } = this.series;
-    this.plot = new uPlot(this.options(), [x, value, low, high], this.host);
+    this.plot = new uPlot(this.options(), [x, low, high, value], this.host);
   }
 
   options() {
@@ -68,11 +68,11 @@ class EdgeChart extends HTMLElement {
       ],
       series: [
         {},
+        hidden,
+        { ...hidden },
         { stroke: c.accent, width: 2, points: { show: true, size: 6, fill: c.accent, stroke: c.accent }, spanGaps: false },
-        hidden,
-        hidden,
       ],
-      bands: [{ series: [3, 2], fill: c["accent-soft"] }],
+      bands: [{ series: [2, 1], fill: c["accent-soft"] }],
       hooks: { draw: [(u) => this.marks(u)], setCursor: [(u) => this.point(u)] },
     };
   }
@@ -88,6 +88,7 @@ class EdgeChart extends HTMLElement {
     ctx.save();
     ctx.font = `${11 * scale}px system-ui, sans-serif`;
     ctx.textBaseline = "bottom";
+    ctx.textAlign = "left"; // the axes leave their own alignment behind
     let free = -Infinity;
     for (const release of this.series.releases) {
       const x = u.valToPos(release.x, "x", true);

@@ -18,8 +18,14 @@ from sqlalchemy import select
 from cloud.dashboard.endpoints import mount_static, router
 from cloud.dashboard.pages import login_page
 from cloud.db.session import open_engine, reads, transactions
-from cloud.db.tables import DeviceReportRow, Edge, Label, Line, Sample, Table, Task
+from cloud.db.tables import DeviceReportRow, Edge, Label, Release, Table
 from cloud.http import Problem
+from cloud.labels.endpoints import router as labels_router
+from cloud.labels.service import LabelService
+from cloud.rollout.planner import Standing
+from cloud.rollout.schemas import RolloutStatus
+from cloud.rollout.views import status_view
+from models.contracts.control import ReportReason
 from tests.cloud.dashboard import seed
 
 
@@ -53,20 +59,21 @@ class RolloutAnswers:
     def __init__(self, read: Any) -> None:
         self._reads = read
 
-    def status(self, line: str, number: int) -> Any:
+    def status(self, line: str, number: int) -> RolloutStatus:
         with self._reads() as session:
-            edges = session.scalars(select(Edge).where(Edge.line == line)).all()
+            release = session.scalars(select(Release).where(Release.line == line, Release.number == number)).one()
+            edges = session.scalars(select(Edge).where(Edge.line == line).order_by(Edge.name)).all()
             failed = set(session.scalars(select(DeviceReportRow.edge).where(DeviceReportRow.attempted == number)))
-        boxes = [
-            SimpleNamespace(
-                edge=edge.name,
-                state="failed" if edge.name in failed else "ok" if number < 5 or edge.name == "edge-1" else "pending",
-                reason="probation_failed" if edge.name in failed else None,
-            )
-            for edge in edges
-        ]
-        totals = {state: sum(box.state == state for box in boxes) for state in ("ok", "failed", "pending", "offline")}
-        return SimpleNamespace(totals={**totals, "excluded": 0}, boxes=boxes)
+        found = [_standing(edge.name, number, failed) for edge in edges]
+        return status_view(release, found, "the next wave opens after 600 s and 20 parts per box")
+
+
+def _standing(name: str, number: int, failed: set[str]) -> Standing:
+    if name in failed:
+        return Standing(name, "failed", 1, ReportReason.PROBATION_FAILED, seed.NOW, 18)
+    if number < 5 or name == "edge-1":
+        return Standing(name, "ok", 0, None, seed.NOW, 412)
+    return Standing(name, "pending", 1)
 
 
 @dataclass
@@ -79,8 +86,7 @@ class Plant:
     down: bool = False
     refuse: bool = False
     lose_answers: int = 0
-    posts: list[tuple[str, str]] = field(default_factory=list)
-    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    posts: list[str] = field(default_factory=list)
     clock: int = seed.NOW
 
     def labels(self) -> list[tuple[str, str | None, int | None]]:
@@ -102,6 +108,8 @@ def build(folder: Path, *, seeded: bool = True, tasks: int = 12) -> Plant:
     services = SimpleNamespace(begin=begin, reads=read, accuracy=AccuracyAnswers(), rollout=RolloutAnswers(read))
     plant = Plant(app, services)
     services.now = lambda: plant.clock
+    services.labels = LabelService(begin=begin, reads=read, now=lambda: plant.clock + 1)
+    services.images = Pictures()
     app.state.services = services
 
     @app.middleware("http")
@@ -117,75 +125,40 @@ def build(folder: Path, *, seeded: bool = True, tasks: int = 12) -> Plant:
         return fault.response()
 
     @app.get("/login")
-    def login(request: Request, next: str = "/", error: str | None = None) -> Response:  # noqa: A002
+    def login(request: Request, next: str = "/", error: str | None = None) -> Response:
         return login_page(request, error=error, next_path=next)
 
     app.include_router(router)
-    _label_api(app, plant)
+    app.include_router(labels_router)
+    _faults(app, plant)
     mount_static(app)
     return plant
 
 
-def _label_api(app: FastAPI, plant: Plant) -> None:
-    services = plant.services
+class Pictures:
+    """Stands for the object store: an image for every digest."""
 
-    @app.get("/api/v1/lines/{line}/queue")
-    def queue(line: str, limit: int = 20) -> Any:
-        if plant.down:
-            raise Problem(503, "down", "The server is restarting.")
-        with services.reads() as session:
-            classes = session.get(Line, line).classes
-            rows = session.execute(
-                select(Task, Sample).join(Sample, Sample.sid == Task.sid)
-                .where(Task.line == line, Task.state == "open").order_by(Task.queue, Task.value.desc()).limit(limit)
-            ).all()  # fmt: skip
-        return [
-            {"sid": task.sid, "image_url": f"/api/v1/samples/{task.sid}/image", "queue": task.queue,
-             "predicted": sample.predicted, "confidence": sample.confidence, "verdict": sample.verdict,
-             "evidence": sample.meta.get("evidence"), "evidence_grid": sample.meta.get("evidence_grid"),
-             "classes": classes}
-            for task, sample in rows
-        ]  # fmt: skip
+    def read(self, sha256: str) -> bytes:
+        return cell_image(int(sha256, 16) % 10_000)
 
-    @app.get("/api/v1/samples/{sid}/image")
-    def image(sid: str) -> Response:
-        return Response(cell_image(int(sid[-6:], 16)), media_type="image/png")
 
-    @app.post("/api/v1/samples/{sid}/labels")
-    def label(sid: str, body: dict[str, Any], request: Request) -> Any:
-        plant.posts.append(("label", sid))
-        if plant.down:
-            raise Problem(503, "down", "The server is restarting.")
-        if plant.refuse:
-            raise Problem(409, "closed", "This sample was withdrawn.")
-        key = request.headers["idempotency-key"]
-        if key not in plant.keys:
-            with services.begin() as session:
-                row = Label(sid=sid, line="cells", name=body["name"], author=plant.actor or "", method=body["method"],
-                            note=body.get("note"), queue="value", labelled_at=seed.NOW + 1)  # fmt: skip
-                session.add(row)
-                session.get(Task, sid).state = "closed"
-                session.flush()
-                plant.keys[key] = {"id": row.id}
-        if plant.lose_answers:
+def _faults(app: FastAPI, plant: Plant) -> None:
+    """The network between browser and API, as bad as the test wants it."""
+
+    @app.middleware("http")
+    async def faults(request: Request, call_next: Any) -> Response:
+        writes = request.method == "POST" and request.url.path.startswith("/api/")
+        if writes:
+            plant.posts.append(request.url.path.rsplit("/", 1)[-1])
+        if request.url.path.startswith("/api/") and plant.down:
+            return Problem(503, "down", "The server is restarting.").response()
+        if writes and plant.refuse:
+            return Problem(409, "closed", "This sample was withdrawn.").response()
+        answer: Response = await call_next(request)
+        if writes and plant.lose_answers:
             plant.lose_answers -= 1
-            raise Problem(502, "gateway", "The answer was lost.")
-        return plant.keys[key]
-
-    @app.post("/api/v1/samples/{sid}/skip")
-    def skip(sid: str) -> Any:
-        plant.posts.append(("skip", sid))
-        return {}
-
-    @app.post("/api/v1/labels/{label_id}/undo")
-    def undo(label_id: int) -> Any:
-        plant.posts.append(("undo", str(label_id)))
-        with services.begin() as session:
-            row = session.get(Label, label_id)
-            session.add(Label(sid=row.sid, line="cells", name=None, author=plant.actor or "", method="single",
-                              queue="value", labelled_at=seed.NOW + 2, undoes=row.id))  # fmt: skip
-            session.get(Task, row.sid).state = "open"
-        return {}
+            return Problem(502, "gateway", "The answer was lost.").response()
+        return answer
 
 
 def cell_image(number: int, *, side: int = 300) -> bytes:

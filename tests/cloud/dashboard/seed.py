@@ -65,7 +65,7 @@ def fill(session: Session, *, tasks: int = 12) -> None:
 
 
 def _lines(session: Session) -> None:
-    session.add(Line(name="cells", title="Solar cells, hall 2", classes=CLASSES, escape_cost=38.0, overkill_cost=4.5,
+    session.add(Line(name="cells", title="Cells, hall 2", classes=CLASSES, escape_cost=38.0, overkill_cost=4.5,
                      currency="EUR", cameras=["cam-1"], created_at=START))  # fmt: skip
     session.add(Line(name="modules", title="Module lamination", classes=MORE_CLASSES, cameras=["cam-1"],
                      created_at=START))  # fmt: skip
@@ -141,7 +141,7 @@ def _samples(
         session.flush()
         done = number < labelled
         session.add(Task(sid=sample.sid, line=line, queue="estimate", pi_label=0.5, value=1.0,
-                         state="closed" if done else "skipped", created_at=sample.stored_at))  # fmt: skip
+                         state="labelled" if done else "skipped", created_at=sample.stored_at))  # fmt: skip
         if done:
             session.add(Label(sid=sample.sid, line=line, name=sample.predicted, author="anna", method="single",
                               queue="estimate", labelled_at=sample.stored_at + 1))  # fmt: skip
@@ -174,7 +174,8 @@ def _manifest(line: str, release: int, at: int) -> dict[str, object]:
 
 def _channel(line: str, number: int, at: int) -> dict[str, object]:
     target = {"path": "adapter/a.json", "sha256": SHA, "length": 900}
-    return {"line": line, "channel": "stable", "release": number, "base": target, "adapter": target,
+    return {"line": line, "channel": "stable", "release": number,
+            "model_version": f"2026.11.24+{number}", "base": target, "adapter": target,
             "plan": {"salt": "s", "waves": [{"percent": 34}, {"percent": 100}], "wave": 1}, "actor": "gate",
             "created_at": from_us(at).isoformat().replace("+00:00", "Z")}  # fmt: skip
 
@@ -206,7 +207,15 @@ def _releases(session: Session) -> None:
                             reason="the hour's training" if rollback_of is None else "overkill rose on shift B",
                             manifest=_channel("cells", number, at), created_at=at,
                             live_at=None if number == 5 else at + 240_000_000))  # fmt: skip
-    states = {1: "published", 2: "published", 3: "published", 4: "published", 5: "published", 6: "refused", 7: "trained"}
+    states = {
+        1: "published",
+        2: "published",
+        3: "published",
+        4: "published",
+        5: "published",
+        6: "refused",
+        7: "trained",
+    }
     for release, state in states.items():
         at = START + min(release, 7) * HOUR
         found = {} if state == "trained" else report(accepted=state != "refused", incumbent=release - 1 or None)
