@@ -18,7 +18,7 @@ from models.contracts.model_manifest import MAX_CLASSES, ClassSpec
 Purpose = Literal["gate", "memory"]
 """``gate`` judges releases and is never trained on; ``memory`` is replayed in training."""
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Name = Annotated[Text, StringConstraints(min_length=1, strip_whitespace=True)]
+Name = Annotated[Text, StringConstraints(pattern=r"\S")]
 
 
 class NewClass(BaseModel):

@@ -10,7 +10,7 @@ from cloud.rollout.planner import BoxState
 from models.contracts.base import Text
 
 ReleaseState = Literal["running", "complete", "aborted", "superseded"]
-Reason = Annotated[Text, StringConstraints(min_length=1, strip_whitespace=True)]
+Reason = Annotated[Text, StringConstraints(pattern=r"\S")]
 
 
 class Asked(BaseModel):

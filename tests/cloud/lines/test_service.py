@@ -34,6 +34,7 @@ def spec(**fields: object) -> LineSpec:
         ({"escape_cost": -1}, "greater than or equal"),
         ({"hour_s": 0}, "greater than 0"),
         ({"name": "Not A Name"}, "pattern"),
+        ({"title": "  "}, "pattern"),
         ({"colour": "blue"}, "Extra inputs"),
     ],
 )
