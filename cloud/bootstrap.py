@@ -60,6 +60,7 @@ from ota.repository import ReleaseRepository
 
 OUTBOX_S = 0.25
 UPKEEP_S = 30.0
+BUCKET_S = 10.0
 INGEST_IN_FLIGHT = 32
 log = structlog.get_logger(__name__)
 
@@ -228,6 +229,7 @@ class Cloud:
         rollout = add_rollout(services)
         ingest = add_ingest(services, on_report=rollout.on_report)
         self.instance = secrets.token_hex(8)
+        self._has_bucket = False
         if link is None and settings.mqtt is not None:
             link = open_link(settings.mqtt, self.instance)
         self._link = link
@@ -243,13 +245,8 @@ class Cloud:
 
     def start(self) -> None:
         """Start the threads. A store or broker that is down is waited for."""
-        objects = self.services.objects
-        if isinstance(objects, S3Objects):
-            try:
-                objects.ensure_bucket()
-            except StoreUnavailable as fault:
-                log.warning("store_unavailable", error=str(fault), hint="samples wait at the edges until it is back")
-                self.scheduler.register("bucket", 10.0, objects.ensure_bucket)
+        self._ensure_bucket()
+        self.scheduler.register("bucket", BUCKET_S, self._ensure_bucket)
         if self.runner is not None:
             self.runner.start()
         self.scheduler.start()
@@ -275,6 +272,18 @@ class Cloud:
             instance=self.instance,
             limits=limits,
         )
+
+    def _ensure_bucket(self) -> None:
+        """Make the bucket once; until the store is there, samples wait at the edges."""
+        objects = self.services.objects
+        if self._has_bucket or not isinstance(objects, S3Objects):
+            return
+        try:
+            objects.ensure_bucket()
+        except StoreUnavailable as fault:
+            log.warning("store_unavailable", error=str(fault), hint="samples wait at the edges until it is back")
+        else:
+            self._has_bucket = True
 
     def _broker_state(self) -> str:
         if self._link is None:

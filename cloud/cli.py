@@ -115,8 +115,7 @@ def run(
     logs.configure(role="cloud")
     settings = _settings(config, web={"host": host, "port": port})
     stop = _stop_on_signals()
-    with _faults():
-        listener = listen(settings.web.host, settings.web.port)
+    with _faults(), listen(settings.web.host, settings.web.port) as listener:
         cloud = Cloud(build(settings))
         cloud.start()
         try:
@@ -230,9 +229,7 @@ def line_import(
     *,
     config: Config,
     line: Annotated[str, typer.Option(help="The line.")],
-    purpose: Annotated[
-        str, typer.Option(help="gate (judges, never trained on) or memory (replayed).")
-    ],
+    purpose: Annotated[str, typer.Option(help="gate (judges, never trained on) or memory (replayed).")],
     data: Annotated[Path, typer.Option(help="A folder with one folder of images per class.")],
     domain: Annotated[str | None, typer.Option(help="Product or cell type of these images.")] = None,
     as_json: AsJson = False,

@@ -20,7 +20,12 @@ def configure(*, role: str, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(sort_keys=True)]
+    # Without the locals of each frame: they hold tokens, keys and whole images.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    last: list[Processor] = [
+        structlog.processors.ExceptionRenderer(frames),
+        structlog.processors.JSONRenderer(sort_keys=True),
+    ]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -37,3 +42,4 @@ def configure(*, role: str, level: int = logging.INFO) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("cloud").setLevel(level)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are reported by who asked

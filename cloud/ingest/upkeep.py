@@ -17,7 +17,7 @@ from cloud.clock import NowUs
 from cloud.db.session import Begin
 from cloud.db.tables import Sample, Staging
 from cloud.ingest.staging import Landing
-from cloud.objects import DigestConflict, ObjectStore, sample_key
+from cloud.objects import DigestConflict, ObjectStore, StoreUnavailable, sample_key
 from cloud.settings import IngestSection
 
 BATCH = 100
@@ -45,7 +45,10 @@ class Upkeep:
     def tick(self) -> None:
         """One round. An unreachable store ends it; the next one goes on."""
         self.drop_stale_uploads()
-        self.release_landing()
+        try:
+            self.release_landing()
+        except StoreUnavailable as fault:
+            log.warning("store_unavailable", error=str(fault))
 
     def drop_stale_uploads(self) -> int:
         """Forget uploads not offered again for `staging_keep_s`: the edge starts them over."""
