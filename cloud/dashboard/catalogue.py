@@ -29,7 +29,7 @@ def extract() -> Catalog:
     catalogue = Catalog(project="edgeloop", version="1", charset="utf-8", fuzzy=False)
     found = extract_from_dir(PACKAGE, method_map=METHODS, options_map=OPTIONS, keywords=KEYWORDS)
     for filename, _line, message, comments, context in found:
-        catalogue.add(message, locations=[(Path(filename).as_posix(), None)], auto_comments=comments, context=context)
+        catalogue.add(message, locations=[(Path(filename).as_posix(), 0)], auto_comments=comments, context=context)
     return catalogue
 
 
@@ -57,7 +57,7 @@ def _key(message: Message) -> str:
 
 def _faults(message: Message) -> Iterator[str]:
     sources = (message.id,) if isinstance(message.id, str) else message.id
-    forms = (message.string,) if isinstance(message.string, str) else message.string
+    forms = [message.string] if isinstance(message.string, str) else [*(message.string or ("",))]
     allowed = {field for source in sources for field in _FIELD.findall(source)}
     for form in forms:
         if not form:

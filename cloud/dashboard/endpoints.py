@@ -74,20 +74,11 @@ def _pulse(request: Request) -> Pulse:
 
 
 def _page(request: Request, template: str, *, section: str, **values: Any) -> HTMLResponse:
-    """A page inside the frame: navigation, clock, counts. The pulse is taken first, so no change is missed."""
+    """A page inside the frame: navigation, clock, counts. Callers take `seen` first, so that no change is missed."""
     services = request.app.state.services
     with services.reads() as session:
         waiting = sum(queries.open_tasks(session).values())
-    return render(
-        request,
-        template,
-        section=section,
-        seen=seen,
-        as_of=services.now(),
-        waiting=waiting,
-        now=services.now(),
-        **values,
-    )
+    return render(request, template, section=section, as_of=services.now(), waiting=waiting, **values)
 
 
 def _line(rows: list[Line], name: str) -> Line:

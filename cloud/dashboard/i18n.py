@@ -39,9 +39,9 @@ class Translations(NullTranslations):
         self._plural = c2py(catalogue.plural_expr)
         self._messages: dict[str, tuple[str, ...]] = {}
         for message in catalogue:
-            identifier = message.id[0] if isinstance(message.id, (tuple, list)) else message.id
-            forms = message.string if isinstance(message.string, (tuple, list)) else (message.string,)
-            if identifier and all(forms):
+            identifier = message.id if isinstance(message.id, str) else message.id[0]
+            forms = [message.string] if isinstance(message.string, str) else [*(message.string or ())]
+            if identifier and forms and all(forms):
                 self._messages[identifier] = tuple(forms)
 
     def gettext(self, message: str) -> str:
@@ -137,12 +137,10 @@ class Speech:
         if count is None:
             return "–"
         value = float(count)
-        for unit in ("B", "kB", "MB", "GB"):
-            if value < 1000:
-                break
-            value /= 1000
-        else:
-            unit = "TB"
+        units = ["B", "kB", "MB", "GB", "TB"]
+        while value >= 1000 and len(units) > 1:
+            value, units = value / 1000, units[1:]
+        unit = units[0]
         return f"{self.number(value, 0 if unit == 'B' or value >= 100 else 1)} {unit}"
 
     def moment(self, at_us: int) -> datetime:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Integer, and_, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, cast, func, select
 from sqlalchemy.orm import Session, aliased, defer
 
 from cloud.db.tables import (
@@ -60,7 +61,7 @@ def lines(session: Session) -> Sequence[Line]:
     return session.scalars(select(Line).order_by(Line.title, Line.name)).all()
 
 
-def _verdict(name: str) -> object:
+def _verdict(name: str) -> ColumnElement[int]:
     return func.coalesce(func.sum(cast(AggregateRow.verdicts[name].as_string(), Integer)), 0)
 
 
@@ -85,7 +86,7 @@ def parts_by_period(session: Session, line: str, *, limit: int = PERIODS) -> lis
     return [PeriodParts(*(int(value) for value in row)) for row in rows][::-1]
 
 
-def _standing_labels(line: str) -> object:
+def _standing_labels(line: str) -> Select[Any]:
     """Ids of samples with a judgement that was not taken back. A skip has no name and judges nothing."""
     undo = aliased(Label)
     return (
@@ -98,7 +99,7 @@ def _standing_labels(line: str) -> object:
 
 def labelled_by_period(session: Session, line: str, *, since: int) -> dict[int, int]:
     """Labelled samples per period, from period `since` on."""
-    standing = _standing_labels(line).subquery()  # type: ignore[attr-defined]
+    standing = _standing_labels(line).subquery()
     rows = session.execute(
         select(Sample.period, func.count())
         .join(standing, standing.c.sid == Sample.sid)
@@ -126,7 +127,7 @@ def line_state(session: Session, line: str) -> LineState:
     boxes = session.execute(
         select(func.count(), func.coalesce(func.sum(cast(Edge.online, Integer)), 0)).where(Edge.line == line)
     ).one()
-    standing = _standing_labels(line).subquery()  # type: ignore[attr-defined]
+    standing = _standing_labels(line).subquery()
     return LineState(
         stored_at=session.scalar(select(func.max(Sample.stored_at)).where(Sample.line == line)),
         open_tasks=open_tasks(session).get(line, 0),

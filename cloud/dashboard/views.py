@@ -220,9 +220,8 @@ def _tip(speech: Speech, row: PeriodRow) -> list[str]:
 def accuracy_words(speech: Speech, row: PeriodRow) -> str:
     """Accuracy with its interval, or why there is none."""
     if row.value:
-        return speech.say(
-            "%(value)s (%(interval)s)", value=speech.percent(row.value.value), interval=span(speech, row.value)
-        )
+        value, interval = speech.percent(row.value.value), span(speech, row.value)
+        return speech.say("%(value)s (%(interval)s)", value=value, interval=interval)
     if row.accuracy:
         return not_enough(speech, row.accuracy)
     return speech.say("no estimate yet")

@@ -11,7 +11,7 @@ from cloud.dashboard.i18n import Speech
 
 
 def N_(message: str) -> str:
-    """Mark a string for extraction and leave it as it is."""
+    """Mark a string for extraction and leave it as it is. The name is gettext's own for "translate later"."""
     return message
 
 

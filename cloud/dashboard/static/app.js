@@ -7,6 +7,8 @@ const stream = document.querySelector("[data-stream]");
 const freshness = document.querySelector("[data-freshness]");
 let lastWord = Date.now();
 let wasStale = false;
+let behind = false;
+let clockOfChange = "";
 
 function showFreshness() {
   if (!freshness || document.hidden) return;
@@ -19,7 +21,13 @@ function showFreshness() {
   freshness.querySelector("[data-stale-mark]").toggleAttribute("hidden", !stale);
 }
 
+// The clock moves only when the page shows what the server has: a refresh that failed is asked for again with the
+// next tick, and until it succeeds the page counts as old.
 function heard(clock) {
+  if (behind) {
+    document.body.dispatchEvent(new CustomEvent("edgeloop:changed"));
+    return;
+  }
   lastWord = Date.now();
   if (freshness && clock) freshness.querySelector("[data-clock]").textContent = clock;
   showFreshness();
@@ -28,8 +36,15 @@ function heard(clock) {
 if (stream) {
   stream.addEventListener("tick", (event) => heard(event.detail.data));
   stream.addEventListener("changed", (event) => {
+    behind = document.getElementById("live") !== null;
+    clockOfChange = event.detail.data;
+    if (!behind) document.body.dispatchEvent(new CustomEvent("edgeloop:changed"));
     heard(event.detail.data);
-    document.body.dispatchEvent(new CustomEvent("edgeloop:changed"));
+  });
+  document.addEventListener("htmx:after:swap", (event) => {
+    if (event.detail?.ctx?.sourceElement?.id !== "live") return;
+    behind = false;
+    heard(clockOfChange);
   });
   // A tab that comes back to the front has heard nothing while it slept: give the stream a moment to reconnect.
   document.addEventListener("visibilitychange", () => {

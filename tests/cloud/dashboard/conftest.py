@@ -60,7 +60,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     plant = build(tmp_path)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(plant.app, log_level="error", timeout_graceful_shutdown=1, ws="none")
+    config = uvicorn.Config(plant.app, log_level="critical", timeout_graceful_shutdown=1, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -93,7 +93,7 @@ def tab(chromium: Any, site: Site) -> Iterator[Any]:
     """An English tab at 1280 px that writes down every console error and every policy violation."""
     context = chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     page.on("console", lambda message: site.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: site.complaints.append(str(error)))
     yield page

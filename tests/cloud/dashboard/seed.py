@@ -100,7 +100,8 @@ def _aggregates(session: Session, line: str, hour: int, rng: random.Random) -> N
         n = rng.randint(380, 420)
         rejected, unsure = int(n * 0.12), int(n * (0.03 if hour < 2 else 0.1))
         session.add(AggregateRow(
-            manifest=_sid(hour, (100 if line == "cells" else 900) + number), cell=0, edge=edge, line=line, period=start // HOUR, period_start=start,
+            manifest=_sid(hour, (100 if line == "cells" else 900) + number), cell=0, edge=edge, line=line,
+            period=start // HOUR, period_start=start,
             period_end=start + HOUR, camera="cam-1", release=1 + hour // 2, product=None, predicted="functional", n=n,
             n_selected=n // 4, verdicts={"pass": n - rejected - unsure, "reject": rejected, "unsure": unsure},
             sum_g=0.9 * n, sum_g2=0.85 * n, sum_defect=0.1 * n, hist=[0] * 20,
@@ -123,8 +124,9 @@ def _sample(line: str, edge: str, hour: int, number: int, rng: random.Random) ->
     confidence = round(rng.uniform(0.52, 0.98), 3)
     at = START + hour * HOUR + number * 60_000_000
     return Sample(
-        sid=_sid(hour, number if line == "cells" else 500 + number), edge=edge, epoch="e1", seq=hour * 1000 + number + 1,
-        line=line, camera="cam-1", serial=f"C{hour:02d}-{number:05d}", captured_at=at, clock_ok=True,
+        sid=_sid(hour, number if line == "cells" else 500 + number), edge=edge, epoch="e1",
+        seq=hour * 1000 + number + 1, line=line, camera="cam-1", serial=f"C{hour:02d}-{number:05d}",
+        captured_at=at, clock_ok=True,
         received_at=at + 1_000_000, stored_at=at + 2_000_000, sha256=f"{hour * 1000 + number:064x}", size=61_000,
         type="image/png", width=300, height=300, verdict="unsure" if confidence < 0.7 else "pass", predicted=predicted,
         confidence=confidence, defect_score=0.5, stratum="audit", pi_select=0.3, release=1, period=at // HOUR,
@@ -194,7 +196,7 @@ def report(*, accepted: bool, incumbent: int | None) -> dict[str, object]:
     ]  # fmt: skip
     return {"schema": 1, "accepted": accepted, "summary": "", "findings": findings,
             "candidate": {"release": 9, "all": sides},
-            "incumbent": None if incumbent is None else {"release": incumbent, "all": {**sides, "accuracy": 0.81}}}  # fmt: skip
+            "incumbent": incumbent and {"release": incumbent, "all": {**sides, "accuracy": 0.81}}}  # fmt: skip
 
 
 def _releases(session: Session) -> None:

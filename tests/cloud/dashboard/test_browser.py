@@ -17,12 +17,17 @@ PAGES = ["/", "/lines/cells", "/lines/modules", "/lines/cells/review", "/fleet",
          "/candidates?line=cells", "/audit", "/login"]  # fmt: skip
 
 
-def settle(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+def settle(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
     """Wait until the server's side of the story is true."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def wait_in(tab: Any, condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
+    """Wait while the browser goes on working: Playwright handles its routes only inside its own calls."""
+    settle(lambda: tab.wait_for_timeout(50) is None and condition(), within_s=within_s)
 
 
 def open_queue(tab: Any, site: Site) -> None:
@@ -62,7 +67,7 @@ def test_keys_label_accept_skip_and_undo(tab: Any, site: Site) -> None:
     assert current(tab) != second
     settle(lambda: "skip" in site.plant.posts)
     assert part(tab, "done").inner_text() == "2"
-    assert "All saved" in part(tab, "sending-text").inner_text()
+    tab.get_by_text("All saved").wait_for()
     assert site.complaints == []
 
 
@@ -129,7 +134,7 @@ def test_labels_made_without_a_connection_are_kept_over_a_reload_and_sent_once(t
     tab.reload()
     tab.get_by_text("3 kept on this computer").wait_for()
     site.plant.down = False
-    settle(lambda: len(names(site)) == 3, within_s=20)
+    settle(lambda: len(names(site)) == 3)
     tab.get_by_text("All saved").wait_for()
     assert names(site) == ["functional", "defective", "functional"]
     assert len({sid for sid, _, _ in site.plant.labels()}) == 3
@@ -143,7 +148,7 @@ def test_an_undo_without_a_connection_sends_nothing_or_both(tab: Any, site: Site
     press(tab, "u")
     site.plant.down = False
     press(tab, "2")
-    settle(lambda: "defective" in names(site), within_s=20)
+    settle(lambda: "defective" in names(site))
     tab.get_by_text("All saved").wait_for()
     assert names(site) in (["defective"], ["functional", None, "defective"])
 
@@ -234,6 +239,22 @@ def test_the_page_follows_the_data_and_its_clock(tab: Any, site: Site) -> None:
     assert clock.inner_text() != before
     assert tab.locator("#live").count() == 1
     assert re.fullmatch(r"\d\d:\d\d:\d\d", clock.inner_text())
+
+
+def test_a_refresh_that_fails_is_asked_for_again_and_the_clock_waits_for_it(tab: Any, site: Site) -> None:
+    tab.goto(f"{site.url}/")
+    offline = tab.get_by_text("1 box offline").first
+    offline.wait_for()
+    before = tab.locator("[data-clock]").inner_text()
+    failures = [1]
+    tab.route(f"{site.url}/", lambda route: route.abort() if failures and failures.pop() else route.continue_())
+    site.plant.clock += 60_000_000
+    with site.plant.services.begin() as session:
+        session.connection().exec_driver_sql("UPDATE edges SET online = 1, seen_at = seen_at + 1")
+    wait_in(tab, lambda: not failures)
+    assert tab.locator("[data-clock]").inner_text() == before
+    offline.wait_for(state="hidden")
+    wait_in(tab, lambda: tab.locator("[data-clock]").inner_text() != before)
 
 
 def test_the_clock_turns_abnormal_when_the_server_falls_silent(tab: Any, site: Site) -> None:

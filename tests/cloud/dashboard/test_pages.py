@@ -15,8 +15,8 @@ from tests.cloud.dashboard import seed
 from tests.cloud.dashboard.plant import Plant, build
 
 PAGES = ["/", "/lines/cells", "/lines/modules", "/review", "/lines/cells/review", "/fleet", "/fleet?line=cells",
-         "/rollouts?line=cells", "/rollouts?line=modules", "/candidates?line=cells", "/candidates?line=modules", "/audit",
-         "/audit?subject=nothing", "/login"]  # fmt: skip
+         "/rollouts?line=cells", "/rollouts?line=modules", "/candidates?line=cells", "/candidates?line=modules",
+         "/audit", "/audit?subject=nothing", "/login"]  # fmt: skip
 CHINESE = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.5"}
 
 
