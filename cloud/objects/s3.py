@@ -27,6 +27,10 @@ _SINGLE_PUT = 5 << 20
 _SHA = "x-amz-meta-sha256"
 
 
+class BucketMissing(StoreUnavailable):
+    """A write makes the bucket; a read tries again later."""
+
+
 class S3Objects:
     """See `cloud.objects.ObjectStore`. Connects on first use; the bucket is created when it is missing."""
 
@@ -74,7 +78,11 @@ class S3Objects:
         if there is not None:
             self._compare(there, data, sha256)
             return
-        self._ask(lambda: self._put(key, data, sha256=sha256, content_type=content_type), key=key)
+        try:
+            self._ask(lambda: self._put(key, data, sha256=sha256, content_type=content_type), key=key)
+        except BucketMissing:
+            self.ensure_bucket()
+            self._ask(lambda: self._put(key, data, sha256=sha256, content_type=content_type), key=key)
         there = self.stat(key)
         if there is None:
             raise StoreUnavailable(f"{self._endpoint} took {key!r} and does not have it; it is tried again")
@@ -143,7 +151,7 @@ class S3Objects:
             if fault.code in _MISSING:
                 raise ObjectMissing(key) from fault
             if fault.code == "NoSuchBucket":
-                raise StoreUnavailable(f"bucket {self._bucket!r} is missing on {self._endpoint}") from fault
+                raise BucketMissing(f"bucket {self._bucket!r} is missing on {self._endpoint}") from fault
             if fault.code in _DENIED:
                 raise StoreUnavailable(
                     f"{self._endpoint} refuses the credentials ({fault.code}): check objects.access_key and secret_key"

@@ -149,6 +149,15 @@ def test_the_port_on_a_real_server(weed: Store) -> None:
 
 
 @pytest.mark.servers
+def test_the_first_write_makes_the_bucket(weed: Store) -> None:
+    store = client(weed.endpoint, key=weed.access_key, secret=weed.secret_key, bucket="made-by-a-write")
+    assert store.stat("k") is None
+    store.put_once("k", DATA, sha256=SHA, content_type="image/png")
+    assert store.read("k") == DATA
+    store.close()
+
+
+@pytest.mark.servers
 def test_wrong_credentials_say_which_setting(weed: Store) -> None:
     store = client(weed.endpoint, key=weed.access_key, secret="wrong", bucket=weed.bucket)
     with pytest.raises(StoreUnavailable, match=r"objects\.access_key"):
