@@ -1,6 +1,6 @@
 """A trained model as a folder: base, checkpoint, adapter release and their blobs, every byte checked on the way back.
 
-    base.json  files/<name>  checkpoint.safetensors  adapter.json  blobs/<sha256>  complete
+    base.json  files/<name>  checkpoint.safetensors  adapter.json  metrics.json  blobs/<sha256>  complete
 
 A joint reference has no base of its own: its folder holds an adapter release only. ``complete`` is written last, so a
 folder without it is an interrupted run and counts as absent.
@@ -8,10 +8,12 @@ folder without it is an interrupted run and counts as absent.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from models.contracts.base import Malformed, decode, sha256_hex
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
@@ -27,13 +29,14 @@ class BadBundle(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What training made. `files` by name; `checkpoint` is what adapters are trained on."""
+    """What training made. `files` by name; `checkpoint` is what adapters are trained on; `metrics` are for the gate."""
 
     base: BaseManifest
     files: Mapping[str, Path]
     checkpoint: bytes
     adapter: AdapterManifest
     blobs: Mapping[str, bytes]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self, *, release: int = 1) -> LineModel:
         """The release, loaded as a box would load it."""
@@ -54,6 +57,7 @@ def write_starting(folder: Path, bundle: Bundle) -> None:
             shutil.copyfile(path, folder / "files" / name)
     (folder / "base.json").write_bytes(bundle.base.encode())
     (folder / "checkpoint.safetensors").write_bytes(bundle.checkpoint)
+    (folder / "metrics.json").write_text(json.dumps(dict(bundle.metrics)))
     write_adapter(folder, bundle.adapter, bundle.blobs)
 
 
@@ -76,13 +80,22 @@ def read_starting(folder: Path) -> Bundle:
         base = decode(BaseManifest, (folder / "base.json").read_bytes())
         files = {file.name: folder / "files" / file.name for file in base.files}
         for file in base.files:
-            if sha256_hex(files[file.name].read_bytes()) != file.sha256:
-                raise BadBundle(f"{files[file.name]} is damaged: remove {folder} and run again")
+            _checked(files[file.name], file.sha256, folder)
         checkpoint = (folder / "checkpoint.safetensors").read_bytes()
-    except (OSError, Malformed) as fault:
+        metrics = json.loads((folder / "metrics.json").read_text())
+    except BadBundle:
+        raise
+    except (OSError, ValueError) as fault:
         raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
     adapter, blobs = read_adapter(folder)
-    return Bundle(base, files, checkpoint, adapter, blobs)
+    return Bundle(base, files, checkpoint, adapter, blobs, metrics)
+
+
+def _checked(path: Path, sha256: str, folder: Path) -> bytes:
+    data = path.read_bytes()
+    if sha256_hex(data) != sha256:
+        raise BadBundle(f"{path} is damaged: remove {folder} and run again")
+    return data
 
 
 def read_adapter(folder: Path) -> tuple[AdapterManifest, dict[str, bytes]]:
@@ -93,10 +106,10 @@ def read_adapter(folder: Path) -> tuple[AdapterManifest, dict[str, bytes]]:
     """
     try:
         adapter = decode(AdapterManifest, (folder / "adapter.json").read_bytes())
-        blobs = {blob.sha256: (folder / "blobs" / blob.sha256).read_bytes() for blob in adapter.blobs()}
+        names = [blob.sha256 for blob in adapter.blobs()]
+        blobs = {name: _checked(folder / "blobs" / name, name, folder) for name in names}
+    except BadBundle:
+        raise
     except (OSError, Malformed) as fault:
         raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
-    for name, data in blobs.items():
-        if sha256_hex(data) != name:
-            raise BadBundle(f"{folder / 'blobs' / name} is damaged: remove {folder} and run again")
     return adapter, blobs

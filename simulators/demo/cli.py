@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from simulators.demo.scenario import Scenario
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+PAPER_WIDTH = 150
+"""Columns of a table that goes to a file or a pipe."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -105,7 +107,8 @@ def _run(scenario: Scenario, options: Options, *, stay: bool, json_file: str | N
 
     to_stdout = json_file == "-"
     progress = Console(stderr=True)
-    screen = Screen(progress=progress, results=Console(file=sys.stderr if to_stdout else sys.stdout))
+    out = sys.stderr if to_stdout else sys.stdout
+    screen = Screen(progress=progress, results=Console(file=out, width=None if out.isatty() else PAPER_WIDTH))
     try:
         with Servers(options.work / "logs") as servers:
             outcome = Demo(scenario, options, servers=servers, screen=screen).run()

@@ -46,7 +46,7 @@ def _starting(request: Mapping[str, Any]) -> None:
         seed=request["seed"],
         folder=Path(request["out"]) / "work",
     )
-    bundle = Bundle(made.base, made.files, made.checkpoint, made.adapter, made.blobs)
+    bundle = Bundle(made.base, made.files, made.checkpoint, made.adapter, made.blobs, made.metrics)
     write_starting(Path(request["out"]), bundle)
 
 

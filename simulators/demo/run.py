@@ -130,7 +130,7 @@ class Demo:
         setup.publish_base(plant, bundle)
         setup.start_cloud(plant)
         say(f"dashboard: {plant.sign_in}")
-        setup.propose_first_release(plant, bundle.adapter, dict(bundle.blobs))
+        setup.propose_first_release(plant, bundle)
         setup.wait_for_release(plant, within=RELEASE_WITHIN_S)
         say("release 1: judged by the gate, signed by trainer, gate and channel, published")
         first = scenario.next_start(time.time(), lead_s=LEAD_S)

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -41,7 +43,7 @@ HOUR_COLUMNS = (
     "unsure",
     "release",
     "adapter",
-    "label to live",
+    "live in",
     "swap",
 )
 NONE = "-"
@@ -61,7 +63,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One step of the setup, with the seconds since the start."""
-        self._progress.print(f"[dim]{self._clock() - self._begun:6.1f} s[/dim]  {text}", highlight=False)
+        self._progress.print(
+            f"[dim]{self._clock() - self._begun:6.1f} s[/dim]  {escape(text)}", highlight=False, soft_wrap=True
+        )
 
     @contextmanager
     def hours(self, scenario: Scenario) -> Iterator[Callable[[Snapshot], None]]:
@@ -96,7 +100,7 @@ def _line(snapshot: Snapshot, hour: int) -> str:
 
 
 def _running(scenario: Scenario, snapshot: Snapshot) -> Group:
-    table = Table(title="Hours", title_justify="left")
+    table = Table(title="Hours", title_justify="left", box=SIMPLE_HEAD)
     for name in (
         "hour",
         "cells",
@@ -144,7 +148,10 @@ def _span(one: Estimate | None) -> str:
 def hours_table(run: Figures) -> Table:
     """Per hour: what the line did, what was learned of it, and how fast."""
     table = Table(
-        title="Hours (estimate: the dashboard's, 95 % interval; truth: the simulator's)", title_justify="left"
+        title="Hours (truth: the simulator's; estimate: the dashboard's, with its 95 % interval)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for name in HOUR_COLUMNS:
         table.add_column(name, justify="left" if name in ("cells", "release") else "right")
@@ -181,10 +188,13 @@ def models_table(run: Figures) -> Table:
     test = run.test
     cells = test.rows["loop"].cells
     table = Table(
-        title=f"Test set: {cells} poly cells, {test.mono_loop.cells} mono cells, read once", title_justify="left"
+        title=f"Test set: {cells} poly cells, {test.mono_loop.cells} mono cells, read once",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for name in ("model", "balanced accuracy", "AUROC", "escape", "overkill", "unsure", "gap recovered"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     recovered = f"{_share(test.recovered_balanced_accuracy)} / {_share(test.recovered_auroc)}"
     for name, row in test.rows.items():
         table.add_row(f"poly: {NAMES[name]}", *_measures(row), recovered if name == "loop" else "")

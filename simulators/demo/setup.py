@@ -1,14 +1,16 @@
 """From nothing to a plant that runs release 1: servers, keys, line, boxes, reference images, model, first release.
 
-The order is a real plant's: keys by ceremony, the repository, the line and its boxes, the images that judge and the
-images that are replayed, the base signed with the offline keys, and the first adapter release through the same gate
-and the same two signatures as every later one. It is released before the boxes start, so no canary is waited for.
+The order is a real plant's: keys by ceremony, the repository, the line, the images that judge and the images that are
+replayed, the base signed with the offline keys, and the first adapter release through the same gate and the same two
+signatures as every later one. It is released before the boxes are enrolled: a line without boxes has no canary, and a
+canary before the first part has passed would be waited for in vain.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,9 +19,8 @@ import httpx
 from cloud.bootstrap import Services, build
 from cloud.fleet.schemas import NewEdge
 from cloud.jobs.hourly import GATE
-from cloud.lines.schemas import LineSpec, NewClass, ReferenceItem
+from cloud.lines.schemas import LineSpec, NewClass, Purpose, ReferenceItem
 from cloud.settings import load
-from models.contracts.model_manifest import AdapterManifest
 from ota.keys import KeyFolder, ceremony
 from simulators.cells import Cell, CellSets, of_kind
 from simulators.demo.bundle import Bundle
@@ -48,6 +49,7 @@ from simulators.servers.store import Store, start_store
 ACTOR = "demo"
 CURRENCY, ESCAPE_COST, OVERKILL_COST = "EUR", 40.0, 3.0
 SERVER_TIER, CLOUD_TIER, WORKER_TIER, AGENT_TIER = 0, 1, 2, 3
+UPLOADS = 8
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 Say = Callable[[str], None]
@@ -83,7 +85,7 @@ class Plant:
 
 
 def raise_plant(scenario: Scenario, folders: Folders, ports: Ports, servers: Servers, say: Say) -> Plant:
-    """Servers, certificates, keys, repository, database, line and boxes; nothing of ours runs yet but the servers.
+    """Servers, certificates, keys, repository, database and line; nothing of ours runs yet.
 
     Raises:
         ServerError: see its subclasses.
@@ -114,8 +116,6 @@ def raise_plant(scenario: Scenario, folders: Folders, ports: Ports, servers: Ser
     services.repository.create(keys, [LINE])
     folders.factory_root.write_bytes(services.repository.root_bytes())
     _create_line(services, scenario)
-    for edge in scenario.edge_names:
-        services.fleet.enrol(NewEdge(name=edge, line=LINE, certificate=identities.edges[edge].pem), actor=ACTOR)
     say(f"release repository: signed by {len(KEYS_OF)} online processes, offline keys apart")
     return Plant(scenario, folders, ports, servers, identities, tokens, store, broker, keys, services)
 
@@ -136,22 +136,24 @@ def _create_line(services: Services, scenario: Scenario) -> None:
 
 def import_references(plant: Plant, sets: CellSets) -> None:
     """The mono images: the gate's, and the base set as what training replays."""
-    lines = plant.services.lines
-    lines.add_references(LINE, "gate", _items(of_kind(sets.gate, "mono")), actor=ACTOR)
-    lines.add_references(LINE, "memory", _items(sets.base), actor=ACTOR)
+    _import(plant, "gate", of_kind(sets.gate, "mono"))
+    _import(plant, "memory", sets.base)
 
 
 def import_new_product(plant: Plant, sets: CellSets, *, change_at: float) -> None:
     """The poly images of the gate: here from the start, counted from the change on."""
-    items = _items(of_kind(sets.gate, "poly"))
-    plant.services.lines.add_references(LINE, "gate", items, active_from=int(change_at * 1e6), actor=ACTOR)
+    _import(plant, "gate", of_kind(sets.gate, "poly"), active_from=int(change_at * 1e6))
 
 
-def _items(cells: Sequence[Cell]) -> list[ReferenceItem]:
-    return [
+def _import(plant: Plant, purpose: Purpose, cells: Sequence[Cell], *, active_from: int = 0) -> None:
+    """Blobs go first and side by side: one after the other, a thousand small uploads take half a minute."""
+    items = [
         ReferenceItem(cell.path.read_bytes(), cell.label, domain=cell.kind, group=f"block-{cell.block}")
         for cell in cells
     ]
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        list(pool.map(plant.services.blobs.add, [item.data for item in items]))
+    plant.services.lines.add_references(LINE, purpose, items, active_from=active_from, actor=ACTOR)
 
 
 def start_cloud(plant: Plant) -> None:
@@ -185,12 +187,12 @@ def publish_base(plant: Plant, bundle: Bundle) -> None:
     services.repository.add_base(bundle.base, bundle.files, plant.keys.offline("base"), plant.keys.online())
 
 
-def propose_first_release(plant: Plant, adapter: AdapterManifest, blobs: dict[str, bytes]) -> None:
+def propose_first_release(plant: Plant, bundle: Bundle) -> None:
     """Adapter release 1: the trainer's signature, then a job for the gate."""
-    services = plant.services
-    proposal = services.repository.propose_adapter(adapter, blobs, plant.keys.signer("trainer"))
+    services, adapter = plant.services, bundle.adapter
+    proposal = services.repository.propose_adapter(adapter, bundle.blobs, plant.keys.signer("trainer"))
     candidate = services.registry.add_candidate(
-        adapter, blobs, base_sha=adapter.base, metrics={"starting": True}, proposal=proposal
+        adapter, bundle.blobs, base_sha=adapter.base, metrics=bundle.metrics, proposal=proposal
     )
     with services.begin() as session:
         services.jobs.enqueue(session, GATE, f"{GATE}/{LINE}/first", {"candidate": candidate})
@@ -214,8 +216,10 @@ def wait_for_release(plant: Plant, *, within: float) -> None:
 
 
 def start_agents(plant: Plant, *, bytes_per_hour: int) -> None:
-    """The boxes; their cameras show nothing before hour 1."""
+    """Enrol the boxes and start them; their cameras show nothing before hour 1."""
     for edge in plant.scenario.edge_names:
+        certificate = plant.identities.edges[edge].pem
+        plant.services.fleet.enrol(NewEdge(name=edge, line=LINE, certificate=certificate), actor=ACTOR)
         document = agent_config(
             plant.scenario,
             plant.folders,

@@ -17,7 +17,7 @@ def bundle(tmp_path: Path) -> Bundle:
     for file in base.manifest.files:
         files[file.name] = tmp_path / file.name
         files[file.name].write_bytes(base.files[file.sha256])
-    return Bundle(base.manifest, files, b"checkpoint", release.manifest, release.blobs)
+    return Bundle(base.manifest, files, b"checkpoint", release.manifest, release.blobs, {"parity": 0.001})
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def test_it_comes_back_and_loads_as_a_box_would_load_it(bundle: Bundle, folder: 
     back = read_starting(folder)
     assert back.base == bundle.base
     assert back.adapter == bundle.adapter
+    assert back.metrics == {"parity": 0.001}
     assert back.checkpoint == b"checkpoint"
     assert back.model(release=3).release == 3
     assert read_adapter(folder) == (bundle.adapter, dict(bundle.blobs))

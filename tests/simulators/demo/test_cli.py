@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -42,8 +45,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.servers
 def test_a_taken_port_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = demo("--exit", "--port", str(port), "--work", str(tmp_path))
@@ -51,3 +52,24 @@ def test_a_taken_port_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
     assert f"port {port} for the dashboard is in use" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [child for child in psutil.Process().children(recursive=True) if "weed" in child.name()]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_no_process(tmp_path: Path, end: signal.Signals) -> None:
+    """Stopped while its servers are up: 130, one line, and everything it started is gone."""
+    run = subprocess.Popen([*RUN, "--exit", "--work", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    with run.stderr:
+        for line in run.stderr:
+            if "object store" in line:
+                break
+        started = psutil.Process(run.pid).children(recursive=True)
+        time.sleep(0.5)
+        run.send_signal(end)
+        said = run.stderr.read()
+    assert run.wait(60) == 130
+    assert "interrupted; every process it started is stopped" in said
+    assert "Traceback" not in said
+    assert len(started) >= 2
+    assert psutil.wait_procs(started, timeout=10)[1] == []
