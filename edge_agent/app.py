@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version as installed_version
@@ -81,24 +82,35 @@ class Agent:
         """
         self._settings, self._outside = settings, outside or Outside()
         cv2.setNumThreads(1)
-        state = settings.agent.state_dir
-        state.mkdir(parents=True, exist_ok=True)
+        settings.agent.state_dir.mkdir(parents=True, exist_ok=True)
         self.version = installed_version("edgeloop")
         self._identity = Identity.load(
             edge=settings.agent.edge, key=settings.identity.key, certificate=settings.identity.certificate
         )
+        self._open = ExitStack()
+        try:
+            self._build()
+        except BaseException:
+            self._open.close()
+            raise
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings, state = self._settings, self._settings.agent.state_dir
         root = _factory_root(settings.release.root)
-        clock = self._outside.clock
         self.spool = _open_spool(settings, self._outside)
+        self._open.callback(self.spool.close)
         self.inspector, self.meter = Inspector(), Meter()
         self.feeds: dict[str, CameraFeed] = {}
         self._journal: Journal = FileJournal(settings.journal.path) if settings.journal.path else NoJournal()
+        self._open.callback(self._journal.close)
         self._slots = SlotStore(state / "slots.json")
         self._releases = ReleaseClient(
             folder=state / "releases",
             root=root,
             url=settings.release.url,
-            now=clock.now,
+            now=self._outside.clock.now,
             provisioned=self._slots.now.current is not None,
         )
         self._checkpoint = Checkpoint(state / "counters.json")
@@ -107,8 +119,6 @@ class Agent:
         self._build_inspection()
         self._build_cameras()
         self._page = self._status_page()
-
-    # -- building --------------------------------------------------------------------------------------------------
 
     def _build_uplink(self) -> None:
         settings, outside = self._settings, self._outside
@@ -263,9 +273,12 @@ class Agent:
         self.updates.stop(STOP_S)
         self.updater.stop()
         self.uplink.stop(STOP_S)
-        self._journal.close()
-        self.spool.close()
+        self.close()
         _log.info("agent stopped")
+
+    def close(self) -> None:
+        """Give the state folder free: what `stop` ends with, and all an agent needs that was never started."""
+        self._open.close()
 
     def run(self, stop: threading.Event) -> None:
         """Start, wait for `stop`, stop."""

@@ -61,8 +61,9 @@ def _read(path: Path) -> bytes:
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    data = _read(path)
     try:
-        key = serialization.load_pem_private_key(_read(path), password=None)
+        key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         raise BadIdentity(f"{path}: not an unencrypted PEM private key") from fault
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -71,7 +72,8 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _read_certificate(path: Path) -> x509.Certificate:
+    data = _read(path)
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(data)
     except ValueError as fault:
         raise BadIdentity(f"{path}: not a PEM certificate") from fault

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.settings import BadSettings, load
+
+MINIMAL = """
+[agent]
+edge = "edge-1"
+line = "cells"
+state_dir = "state"
+[identity]
+ca = "ca.pem"
+certificate = "edge.pem"
+key = "edge.key"
+[mqtt]
+host = "broker"
+port = 8883
+[release]
+url = "https://releases"
+root = "root.json"
+[[cameras]]
+name = "cam-1"
+kind = "folder"
+options = { folder = "in" }
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_complete_a_minimal_file(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, MINIMAL))
+    assert (settings.agent.hour_s, settings.agent.threads, settings.release.channel) == (3600, 1, "stable")
+    assert (settings.selection.audit_share, settings.selection.pi_min) == (0.3, 0.02)
+    assert settings.cameras[0].options == {"folder": "in"}
+    assert settings.broker.tls is not None
+    assert settings.status.port == 0
+
+
+def test_the_environment_wins_over_the_file_and_flags_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, MINIMAL)
+    monkeypatch.setenv("EDGELOOP__MQTT__PORT", "1884")
+    monkeypatch.setenv("EDGELOOP__SELECTION__AUDIT_SHARE", "0.5")
+    settings = load(path)
+    assert (settings.mqtt.port, settings.mqtt.host, settings.selection.audit_share) == (1884, "broker", 0.5)
+    assert load(path, mqtt={"port": 1999}).mqtt.port == 1999
+
+
+def test_without_tls_there_is_no_identity_at_the_broker(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL.replace("port = 8883", "port = 1883\ntls = false"))
+    assert load(path).broker.tls is None
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (("hour_s = 1", ""), None),
+        (('edge = "edge-1"', 'edge = "Edge One"'), "agent.edge"),
+        (('edge = "edge-1"', 'edge = "edge-1"\ncolour = "red"'), "agent.colour"),
+        (("port = 8883", "port = 99999"), "mqtt.port"),
+        (('kind = "folder"', ""), "cameras.0.kind"),
+        (("[mqtt]", "[selections]\na = 1\n[mqtt]"), "selections"),
+        (('host = "broker"', ""), "mqtt.host"),
+        (("[agent]", "[agent"), "agent.toml"),
+    ],
+)
+def test_a_fault_names_its_key(tmp_path: Path, change: tuple[str, str], names: str | None) -> None:
+    path = written(tmp_path, MINIMAL.replace(*change))
+    if names is None:
+        load(path)
+        return
+    with pytest.raises(BadSettings, match=names) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_cameras_may_not_share_a_name(tmp_path: Path) -> None:
+    camera = MINIMAL[MINIMAL.index("[[cameras]]") :]
+    with pytest.raises(BadSettings, match="share a name"):
+        load(written(tmp_path, MINIMAL + camera))
+
+
+def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="no such file"):
+        load(tmp_path / "nowhere.toml")
