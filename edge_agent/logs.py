@@ -6,19 +6,19 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 
 def configure(*, edge: str, line: str, level: int = logging.INFO) -> None:
     """Set up this process's logging; what libraries say through `logging` takes the same form."""
     shared: list[Processor] = [
+        _adding(edge=edge, line=line),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Processor] = [
         structlog.processors.dict_tracebacks,
-        structlog.processors.EventRenamer("event"),
         structlog.processors.JSONRenderer(sort_keys=True),
     ]
     structlog.configure(
@@ -38,13 +38,12 @@ def configure(*, edge: str, line: str, level: int = logging.INFO) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("edge_agent").setLevel(level)
-    _bind_everywhere(edge=edge, line=line)
 
 
-def _bind_everywhere(**fields: str) -> None:
-    """Threads do not inherit context variables, so the fields that never change are added by a processor."""
+def _adding(**fields: str) -> Processor:
+    """Threads do not inherit context variables, so what never changes is added to every event."""
 
-    def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def add(_logger: object, _method: str, event: EventDict) -> EventDict:
         return {**fields, **event}
 
-    structlog.configure(processors=[add, *structlog.get_config()["processors"]])
+    return add
