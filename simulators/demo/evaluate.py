@@ -68,17 +68,19 @@ class Images:
     """Test or gate cells as the evaluation wants them: bytes by digest, in the package's order."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
-        self._data = {sha256_hex(data): data for data in (cell.path.read_bytes() for cell in cells)}
+        data = [cell.path.read_bytes() for cell in cells]
+        names = [sha256_hex(one) for one in data]
+        self._data = dict(zip(names, data, strict=True))
         self.defect = np.array([cell.defective for cell in cells], dtype=np.bool_)
         self.references = [
             ReferenceImage(
-                sha256=sha256_hex(cell.path.read_bytes()),
+                sha256=name,
                 label=cell.label,
                 domain=cell.kind,
                 group=str(cell.block),
                 must_catch=False,
             )
-            for cell in cells
+            for name, cell in zip(names, cells, strict=True)
         ]
 
     def read(self, sha256: str) -> bytes:

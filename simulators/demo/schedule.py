@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge_agent.selector.pace import ENVELOPE_BYTES
 from simulators.cells import Cell, CellType, of_kind
 from simulators.demo.scenario import Scenario
 
@@ -109,10 +110,10 @@ def read_truth(path: Path) -> dict[str, str]:
 
 
 def bytes_per_hour(showings: Sequence[Showing], scenario: Scenario, *, frame_bytes: float) -> int:
-    """A box's upload budget: `upload_share` of the bytes of the frames it sees in an hour.
+    """A box's upload budget: `upload_share` of the bytes that all frames of an hour would take, envelopes included.
 
     Args:
         frame_bytes: mean size of an encoded frame.
     """
     frames = len(showings) / (scenario.edges * scenario.hours)
-    return max(1, round(scenario.upload_share * frames * frame_bytes))
+    return max(1, round(scenario.upload_share * frames * (frame_bytes + ENVELOPE_BYTES)))

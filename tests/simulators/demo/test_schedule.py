@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.selector.pace import ENVELOPE_BYTES
 from simulators.camera import read_schedule
 from simulators.cells import Cell, read_cells, split
 from simulators.demo.scenario import BadScenario, Scenario
@@ -85,7 +86,8 @@ def test_a_damaged_truth_names_its_line(tmp_path: Path) -> None:
 
 
 def test_the_budget_is_a_share_of_the_bytes_a_box_sees(showings: list[Showing]) -> None:
-    assert bytes_per_hour(showings, Scenario(upload_share=0.25), frame_bytes=1000.0) == 10_000
+    frame_bytes = 30_000.0 - ENVELOPE_BYTES
+    assert bytes_per_hour(showings, Scenario(upload_share=0.25), frame_bytes=frame_bytes) == 300_000
 
 
 def test_hour_one_begins_on_the_border_of_a_period() -> None:
