@@ -131,7 +131,7 @@ def _expiry_row(role: str, expires: datetime, now: datetime) -> dict[str, Any]:
     return {
         "role": role,
         "expires": expires.isoformat(),
-        "days": round(left.total_seconds() / 86400, 2),
+        "days": days,
         "state": state,
     }
 

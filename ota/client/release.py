@@ -91,6 +91,7 @@ class ReleaseClient:
         with self._alone():
             floors = self._floor_store.load(provisioned=self._has_history())
             self._refuse_early_clock(floors)
+            self._transport.server_time = None
             with self._verdicts(floors):
                 updater = self._refreshed()
                 manifest = self._chosen(updater, floors, line, channel)

@@ -90,10 +90,9 @@ class Transport:
         return _Tls(parts.hostname, parts.port, limits=self._limits, context=self._context)
 
     def _note_time(self, date: str | None) -> None:
-        try:
-            self.server_time = parsedate_to_datetime(date) if date else None
-        except ValueError:
-            self.server_time = None
+        if date is not None:
+            with suppress(ValueError):  # a server that cannot tell the time says nothing about ours
+                self.server_time = parsedate_to_datetime(date)
 
 
 class _Plain(HTTPConnection):

@@ -9,8 +9,8 @@ import pytest
 
 from ota.client import Limits, ReleaseClient
 from ota.keys import KeyFolder, ceremony
-from tests.ota.kit import LINE, OTHER_LINE, PASSPHRASE, Plant
-from tests.ota.stage import Stage, served
+from tests.ota.kit import LINE, OTHER_LINE, PASSPHRASE, FastFs, Plant
+from tests.ota.stage import Server, Stage, serving
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +36,15 @@ def plant(tmp_path: Path, template: Path, keys: KeyFolder) -> Plant:
     return Plant(tmp_path / "repository", keys)
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
 @pytest.fixture
-def stage(plant: Plant) -> Iterator[Stage]:
-    with served(plant.folder) as stage:
-        yield stage
+def stage(plant: Plant, server: Server) -> Stage:
+    return server.show(plant.folder)
 
 
 @pytest.fixture
@@ -53,6 +58,7 @@ def box(tmp_path: Path, plant: Plant, stage: Stage) -> Callable[..., ReleaseClie
             "root": root,
             "url": stage.url,
             "now": plant.clock,
+            "fs": FastFs(),
             "limits": Limits(connect_s=2, idle_s=2, metadata_total_s=5, transfer_total_s=10),
             **changes,
         }

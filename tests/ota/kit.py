@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from models.contracts.base import sha256_hex
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
 from models.contracts.release_manifest import ChannelManifest
-from models.disk import REAL_FS, Fs
+from models.disk import Fs, RealFs
 from ota.keys import KeyFolder
 from ota.repository import ReleaseRepository
 
@@ -112,6 +113,45 @@ def adapter_manifest(
     return AdapterManifest.model_validate(document)
 
 
+class FastFs(RealFs):
+    """The real disk without waiting for it: for tests that are not about power cuts."""
+
+    def write_new(self, path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+
+    def sync_folder(self, folder: Path) -> None:
+        assert folder.is_dir()
+
+
+class PowerCut(BaseException):
+    """The process ends here: no handler of ours may go on."""
+
+
+class CrashingFs(FastFs):
+    """Ends the process before or after the `at`-th call that changes the disk; counts the calls."""
+
+    def __init__(self, at: int | None = None, *, after: bool = False) -> None:
+        self.at, self.after, self.calls = at, after, 0
+
+    def write_new(self, path: Path, data: bytes) -> None:
+        self._step(lambda: FastFs.write_new(self, path, data))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._step(lambda: FastFs.rename(self, source, target))
+
+    def unlink(self, path: Path) -> None:
+        self._step(lambda: FastFs.unlink(self, path))
+
+    def _step(self, act: Callable[[], None]) -> None:
+        hit = self.calls == self.at
+        self.calls += 1
+        if hit and not self.after:
+            raise PowerCut
+        act()
+        if hit:
+            raise PowerCut
+
+
 @dataclass
 class Plant:
     """A repository folder and everything needed to sign into it."""
@@ -119,7 +159,7 @@ class Plant:
     folder: Path
     keys: KeyFolder
     clock: Clock = field(default_factory=Clock)
-    fs: Fs = REAL_FS
+    fs: Fs = field(default_factory=FastFs)
 
     @property
     def repository(self) -> ReleaseRepository:

@@ -64,16 +64,33 @@ def chunked(pieces: Callable[[], Any]) -> Lie:
     return lie
 
 
+class Server:
+    """One HTTP server for a whole test run; each test puts its own stage on it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._stage: Stage | None = None
+
+    def show(self, repository: Path) -> Stage:
+        self._stage = Stage(repository)
+        self._stage.url = self.url
+        return self._stage
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        assert self._stage is not None
+        await self._stage(scope, receive, send)
+
+
 @contextmanager
-def served(repository: Path) -> Iterator[Stage]:
-    """The repository on a free loopback port."""
-    stage = Stage(repository)
+def serving() -> Iterator[Server]:
+    """The server on a free loopback port."""
+    shown = Server()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
-        stage.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        shown.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         config = uvicorn.Config(
-            stage, log_config=None, access_log=False, date_header=False, lifespan="off", timeout_graceful_shutdown=1
+            shown, log_config=None, access_log=False, date_header=False, lifespan="off", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -82,7 +99,7 @@ def served(repository: Path) -> Iterator[Stage]:
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.005)
         try:
-            yield stage
+            yield shown
         finally:
             server.should_exit = True
             thread.join(10)

@@ -151,7 +151,7 @@ def test_a_server_in_trouble_is_retried_later(plant: Plant, box: Box, stage: Sta
 
 
 def test_a_server_that_is_away_is_retried_later(box: Box) -> None:
-    with pytest.raises(TransientError, match="127.0.0.1:9"):
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1:9"):
         box(url="http://127.0.0.1:9").check(LINE, "stable")
 
 
