@@ -16,7 +16,7 @@ from simulators.servers.children import Child, Command, Servers, edgeloop, requi
 from simulators.servers.errors import DiskFull, NotReady, PortInUse, ServerDied
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
 
 
 def python(name: str, code: str, *, tier: int = 0, stop_s: float = 5.0) -> Command:
@@ -39,8 +39,7 @@ def test_a_child_runs_until_it_is_stopped(servers: Servers) -> None:
 def test_a_child_that_ignores_sigterm_is_killed_with_what_it_started(servers: Servers) -> None:
     starts = f"p = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(p.pid, flush=True)"
     code = f"import subprocess, sys; {starts}\n"
-    servers.start(python("a", code + STUBBORN, stop_s=0.2), ready=lambda: says(servers, "a", "up"), within=10)
-    time.sleep(0.3)
+    servers.start(python("a", code + STUBBORN, stop_s=0.2), ready=lambda: says(servers, "a", "deaf"), within=10)
     grandchild = next(int(line) for line in servers.children["a"].last_lines(20) if line.isdigit())
     servers.stop()
     assert servers.exit_codes["a"] == -signal.SIGKILL
