@@ -188,7 +188,7 @@ class ReleaseClient:
             raise SecurityError(f"{path} was published before and is gone", reason=ReportReason.TAMPERED)
         if target is None:
             raise TransientError(f"no release for line {line} on channel {channel} yet")
-        data = self._contents.small(path, target.hashes["sha256"], target.length)
+        data = self._contents.small(path, rules.sha256_of(target), target.length)
         return rules.of_line(rules.decoded(ChannelManifest, data, ReportReason.TAMPERED), line, channel)
 
     def _commit(self, floors: Floors, updater: PowerSafeUpdater, manifest: ChannelManifest) -> None:

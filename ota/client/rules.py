@@ -55,6 +55,17 @@ def allowed_path(path: str) -> str:
         raise SecurityError(str(fault), reason=ReportReason.TAMPERED) from fault
 
 
+def sha256_of(target: TargetFile) -> str:
+    """The target's SHA-256, by which everything is stored here.
+
+    Raises:
+        SecurityError: TAMPERED, it is listed with other algorithms only, which our publisher never does.
+    """
+    if "sha256" not in target.hashes:
+        raise SecurityError(f"{target.path} is listed without a SHA-256", reason=ReportReason.TAMPERED)
+    return target.hashes["sha256"]
+
+
 def of_line(manifest: ChannelManifest, line: str, channel: str) -> ChannelManifest:
     """The manifest, if it is this line's and channel's and selects this line's adapter."""
     if (manifest.line, manifest.channel) != (line, channel):

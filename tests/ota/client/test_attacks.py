@@ -421,6 +421,16 @@ def test_39_the_channel_vanishes(thief: Thief, plant: Plant, current: ReleaseCli
     refused(current, ReportReason.TAMPERED)
 
 
+def test_39_a_target_listed_by_another_hash(plant: Plant, thief: Thief, current: ReleaseClient) -> None:
+    role = f"channel-{LINE}"
+
+    def relist(metadata: Metadata) -> None:
+        metadata.signed.targets[f"channel/{LINE}/stable.json"].hashes = {"sha512": "0" * 128}
+
+    thief.list_role(role, thief.resign(role, [plant.keys.signer("channel")], relist))
+    refused(current, ReportReason.TAMPERED)
+
+
 def test_40_the_trainers_key_alone(plant: Plant, thief: Thief, current: ReleaseClient) -> None:
     role = f"adapter-{LINE}"
     change = thief.put_target(f"adapter/{LINE}/r000007.manifest.json", b"{}")
