@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,9 @@ from simulators.servers.children import Child, Command, Servers, edgeloop, requi
 from simulators.servers.errors import DiskFull, NotReady, PortInUse, ServerDied
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
 
 
 def python(name: str, code: str, *, tier: int = 0, stop_s: float = 5.0) -> Command:
