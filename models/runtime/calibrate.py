@@ -1,0 +1,85 @@
+"""Turning raw logits into numbers a factory can act on: temperature, class shift, thresholds.
+
+Everything is fitted on images the model never trained on, at their natural class shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.contracts.model_manifest import Thresholds
+from models.runtime.heads import softmax
+
+F32 = NDArray[np.float32]
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``softmax((z + shift) / temperature)``; `shift` [C] is added to the head's bias by the publisher."""
+
+    temperature: float
+    shift: F32
+
+
+def fit_calibration(logits: F32, labels: NDArray[np.int64]) -> Calibration:
+    """Temperature and per-class shift by penalised maximum likelihood.
+
+    Temperature scaling is Guo et al. (ICML 2017); the shift undoes the class balance of training, as prior correction
+    does (Saerens et al., Neural Computation 2002). Newton's method on ``u = a z + b`` with a weak prior towards
+    ``a = 1, b = 0``, so few or one-sided labels cannot push it to infinity.
+
+    Args:
+        logits: [N, C] before temperature.
+        labels: [N] class numbers.
+    """
+    count, classes = logits.shape
+    z = logits.astype(np.float64)
+    theta = np.concatenate([[1.0], np.zeros(classes)])
+    prior = np.concatenate([[1.0], np.zeros(classes)])
+    strength = np.concatenate([[2.0], np.full(classes, 0.5)])
+    onehot = np.eye(classes)[labels]
+    features = np.concatenate([z[:, :, None], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=2)
+    for _ in range(50):
+        p = softmax((theta[0] * z + theta[1:]).astype(np.float64))
+        gradient = np.einsum("nc,ncf->f", p - onehot, features) + strength * (theta - prior)
+        mean = np.einsum("nc,ncf->nf", p, features)
+        hessian = np.einsum("nc,ncf,ncg->fg", p, features, features) - mean.T @ mean + np.diag(strength)
+        step = np.linalg.solve(hessian, gradient)
+        theta = theta - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        if float(np.abs(step).max()) < 1e-6:
+            break
+    slope = float(np.clip(theta[0], 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
+    return Calibration(temperature=1 / slope, shift=(theta[1:] / slope).astype(np.float32))
+
+
+def fit_thresholds(
+    defect_scores: F32,
+    is_defect: NDArray[np.bool_],
+    *,
+    escape_cost: float = 0.0,
+    overkill_cost: float = 0.0,
+    unsure_share: float = 0.06,
+) -> Thresholds:
+    """Cuts on the calibrated defect score.
+
+    `call_at` is the Bayes decision ``c_overkill / (c_overkill + c_escape)`` when the line states its costs. Without
+    costs a missed defect and a false alarm weigh the same per class, which puts it at the share of defects. A person
+    looks at the parts nearest to it, about `unsure_share` of all, half on each side.
+
+    Args:
+        defect_scores: [N] on held-out images at natural class shares.
+    """
+    if escape_cost > 0 and overkill_cost > 0:
+        call_at = overkill_cost / (overkill_cost + escape_cost)
+    else:
+        call_at = float(is_defect.mean())
+    call_at = float(np.clip(call_at, 0.02, 0.98))
+    below, above = defect_scores[defect_scores < call_at], defect_scores[defect_scores >= call_at]
+    wanted = unsure_share / 2 * len(defect_scores)
+    low = float(np.quantile(below, max(0.0, 1 - wanted / len(below)))) if len(below) else call_at
+    high = float(np.quantile(above, min(1.0, wanted / len(above)))) if len(above) else call_at
+    return Thresholds(pass_below=min(low, call_at), reject_above=max(high, call_at), call_at=call_at)
