@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from edge_agent.cli import app
@@ -16,6 +19,16 @@ from tests.edge_agent.test_settings import MINIMAL
 
 RUNNER = CliRunner()
 START = "import sys; from edge_agent.cli import app; app(args=sys.argv[1:])"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """`run` sets up logging for the whole process; here it must not outlive the test's captured stderr."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers, root.level = handlers, level
 
 
 def config(folder: Path, **replace: str) -> Path:
