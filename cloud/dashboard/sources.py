@@ -28,7 +28,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PeriodAccuracy:
-    """What is known of a period's truth. `accuracy` is None below `needed` labels; `labels` counts random ones."""
+    """What is known of a period's truth; `labels` counts random ones.
+
+    `accuracy`, `escape` (share of the defective parts that passed) and `overkill` (share of the good parts that were
+    rejected) are None unless `status` is ``ok``. `escaped` and `overkilled` are shares of all parts: with them a page
+    can speak of parts and money; None where the service does not estimate them. `unreported` boxes are missing in it.
+    """
 
     period: int
     labels: int
@@ -36,6 +41,11 @@ class PeriodAccuracy:
     accuracy: Estimate | None
     escape: Estimate | None
     overkill: Estimate | None
+    escaped: Estimate | None = None
+    overkilled: Estimate | None = None
+    status: str = "ok"
+    mistake_rate: float | None = None
+    unreported: Sequence[str] = ()
 
 
 def accuracy(services: Any, line: str) -> dict[int, PeriodAccuracy]:
@@ -51,6 +61,11 @@ def _period(found: Any) -> PeriodAccuracy:
         accuracy=_estimate(found.accuracy),
         escape=_estimate(found.escape),
         overkill=_estimate(found.overkill),
+        escaped=_estimate(getattr(found, "escaped", None)),
+        overkilled=_estimate(getattr(found, "overkilled", None)),
+        status=found.status,
+        mistake_rate=found.mistake_rate,
+        unreported=tuple(found.unreported),
     )
 
 

@@ -20,6 +20,15 @@ SPARK_WIDTH, SPARK_HEIGHT, SPARK_PAD = 200.0, 60.0, 4.0
 
 
 @dataclass(frozen=True)
+class CostRow:
+    """One kind of mistake: its rate, and about how many parts it was."""
+
+    kind: str
+    rate: Estimate | None
+    parts: float | None
+
+
+@dataclass(frozen=True)
 class PeriodRow:
     """One period of a line, everything known about it."""
 
@@ -45,6 +54,18 @@ class PeriodRow:
     @property
     def overkill(self) -> Estimate | None:
         return self.accuracy.overkill if self.accuracy else None
+
+    @property
+    def costs(self) -> tuple[CostRow, CostRow]:
+        """Escape and overkill, with the number of parts where the service estimates it."""
+        known = self.accuracy
+        return (
+            CostRow("escape", self.escape, self._count(known.escaped if known else None)),
+            CostRow("overkill", self.overkill, self._count(known.overkilled if known else None)),
+        )
+
+    def _count(self, share: Estimate | None) -> float | None:
+        return None if share is None else share.value * self.parts
 
     @property
     def coverage(self) -> float | None:
@@ -228,6 +249,10 @@ def accuracy_words(speech: Speech, row: PeriodRow) -> str:
 
 
 def not_enough(speech: Speech, accuracy: PeriodAccuracy) -> str:
+    """Why a period has no estimate."""
+    if accuracy.status == "reviewers_unreliable":
+        rate = speech.percent(accuracy.mistake_rate)
+        return speech.say("reviewers err too often to tell: %(rate)s on control parts", rate=rate)
     return speech.say("not enough labels: %(have)s of %(need)s", have=accuracy.labels, need=accuracy.needed)
 
 

@@ -50,6 +50,9 @@ def _period(period: int, labels: int, value: float | None) -> Any:
         period=period, labels=labels, needed=20, accuracy=estimate(value, 0.041),
         escape=estimate(None if wrong is None else wrong * 0.4, 0.02),
         overkill=estimate(None if wrong is None else wrong * 0.5, 0.02),
+        escaped=estimate(None if wrong is None else wrong * 0.1, 0.01),
+        overkilled=estimate(None if wrong is None else wrong * 0.3, 0.01),
+        status="ok" if value is not None else "not_enough_labels", mistake_rate=None, unreported=[],
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from cloud.accuracy.service import AccuracyService
 from cloud.dashboard.pages import POLICY, local_path
 from cloud.db.tables import Line
 from tests.cloud.dashboard import seed
@@ -91,8 +92,18 @@ def test_the_plant_shows_accuracy_with_interval_parts_money_and_release(browse: 
     text = re.sub(r"\s+", " ", _words(browse.get("/", headers={"accept-language": "en"}).text))
     assert "True accuracy: 89.4 %" in text
     assert "true accuracy, 95% interval 85.3% – 93.5%, from 62 labels, period" in text
-    assert re.search(r"Escape 4\.2% ≈ \d+ of 1,188 parts ≈ [\d,]+ EUR a period", text)
+    assert re.search(r"Escape 4\.2% of defective parts ≈ 13 parts a period, ≈ 479 EUR", text)
     assert "1 box offline" in text
+
+
+def test_pages_stand_on_the_real_accuracy_service(tmp_path: Path) -> None:
+    plant = build(tmp_path)
+    services = plant.services
+    services.accuracy = AccuracyService(begin=services.begin, reads=services.reads, now=services.now)
+    client = TestClient(plant.app, headers={"accept-language": "en"})
+    text = client.get("/lines/cells").text
+    assert "not enough labels: 14 of 20" in text
+    assert client.get("/").status_code == 200
 
 
 def test_an_unknown_line_is_a_page_with_a_way_back(browse: TestClient) -> None:

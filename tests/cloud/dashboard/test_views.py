@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
+from cloud.accuracy.schemas import AccuracyRow
 from cloud.dashboard import views
 from cloud.dashboard.i18n import Speech
 from cloud.dashboard.queries import LineState
-from cloud.dashboard.sources import Estimate, PeriodAccuracy
+from cloud.dashboard.sources import Estimate, PeriodAccuracy, accuracy
 from cloud.db.tables import Line, Release
 
 SAY = Speech("en")
@@ -19,8 +21,8 @@ LINE = Line(name="cells", title="Cells", hour_s=3600.0, escape_cost=0.0, overkil
 
 def row(period: int, value: float | None, *, half: float = 0.03) -> views.PeriodRow:
     estimate = None if value is None else Estimate(value, max(0.0, value - half), min(1.0, value + half))
-    accuracy = PeriodAccuracy(period, 30 if estimate else 4, 20, estimate, None, None)
-    return views.PeriodRow(period, period * HOUR, f"h{period}", 100, 30, 10, 5, 5, accuracy, None)
+    known = PeriodAccuracy(period, 30 if estimate else 4, 20, estimate, None, None)
+    return views.PeriodRow(period, period * HOUR, f"h{period}", 100, 30, 10, 5, 5, known, None)
 
 
 def state(*, stored_at: int | None = 0, boxes: int = 3, online: int = 3) -> LineState:
@@ -110,6 +112,31 @@ def test_few_labels_after_a_judged_period_are_said() -> None:
     assert found.few is not None
     assert views.not_enough(SAY, found.few.accuracy) == "not enough labels: 4 of 20"  # type: ignore[arg-type]
     assert picture([0.9]).few is None
+
+
+def test_an_answer_of_the_accuracy_service_is_read_whole() -> None:
+    share = {"value": 0.9, "low": 0.8, "high": 0.95, "labels": 40, "effective": 30.0, "method": "difference"}
+    answer = AccuracyRow.model_validate(
+        {"period": 7, "n_parts": 100, "judged": 100, "uploaded": 60, "labels": 40, "waiting": 0, "needed": 20,
+         "status": "ok", "accuracy": share, "escape": share, "overkill": None, "unreported": ["edge-2"], "as_of": 1}
+    )  # fmt: skip
+    services = SimpleNamespace(accuracy=SimpleNamespace(by_period=lambda line: [answer]))
+    estimate = Estimate(0.9, 0.8, 0.95)
+    assert accuracy(services, "cells") == {
+        7: PeriodAccuracy(7, 40, 20, estimate, estimate, None, unreported=("edge-2",))
+    }
+
+
+def test_unreliable_reviewers_are_named_as_the_reason() -> None:
+    known = PeriodAccuracy(1, 60, 20, None, None, None, status="reviewers_unreliable", mistake_rate=0.31)
+    assert views.not_enough(SAY, known) == "reviewers err too often to tell: 31.0% on control parts"
+
+
+def test_parts_are_spoken_of_only_where_they_are_estimated() -> None:
+    share = Estimate(0.05, 0.04, 0.06)
+    known = PeriodAccuracy(1, 60, 20, share, share, share, escaped=Estimate(0.02, 0.01, 0.03))
+    costs = views.PeriodRow(1, 0, "h1", 500, 0, 0, 0, 0, known, None).costs
+    assert [(cost.kind, cost.parts) for cost in costs] == [("escape", 10.0), ("overkill", None)]
 
 
 def test_compressed_hours_show_seconds() -> None:
