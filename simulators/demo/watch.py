@@ -35,12 +35,13 @@ def peak_bytes(pid: int) -> int:
         return 0
 
 
-def estimates(document: Any) -> dict[int, Estimate]:
+def estimates(document: Sequence[Mapping[str, Any]]) -> dict[int, Estimate]:
     """The API's accuracy by period."""
     found: dict[int, Estimate] = {}
-    for row in document if isinstance(document, list) else document["periods"]:
+    for row in document:
         one = row["accuracy"]
-        note = None if one else f"not enough labels: {row['labels']} of {row['needed']}"
+        words = f"not enough labels: {row['labels']} of {row['needed']}"
+        note = None if one else words if row["status"] == "not_enough_labels" else row["status"].replace("_", " ")
         values = {} if one is None else {key: float(one[key]) for key in ("value", "low", "high")}
         found[int(row["period"])] = Estimate(labels=int(row["labels"]), note=note, **values)
     return found

@@ -21,8 +21,9 @@ ROW = {
     "release": 1, "latency_ms": 20.0, "sid": None, "stratum": None,
 }  # fmt: skip
 ACCURACY = [
-    {"period": 1000, "labels": 24, "needed": 20, "accuracy": {"value": 0.8, "low": 0.6, "high": 0.9}},
-    {"period": 1001, "labels": 3, "needed": 20, "accuracy": None},
+    {"period": 1000, "labels": 24, "needed": 20, "status": "ok", "accuracy": {"value": 0.8, "low": 0.6, "high": 0.9}},
+    {"period": 1001, "labels": 3, "needed": 20, "status": "not_enough_labels", "accuracy": None},
+    {"period": 1002, "labels": 30, "needed": 20, "status": "reviewers_unreliable", "accuracy": None},
 ]
 
 
@@ -58,6 +59,7 @@ def test_estimates_with_and_without_enough_labels() -> None:
     assert (found[1000].value, found[1000].low, found[1000].high, found[1000].note) == (0.8, 0.6, 0.9, None)
     assert found[1001].value is None
     assert found[1001].note == "not enough labels: 3 of 20"
+    assert found[1002].note == "reviewers unreliable"
 
 
 class FakeApi:

@@ -41,10 +41,12 @@ def test_a_child_that_ignores_sigterm_is_killed_with_what_it_started(servers: Se
     starts = f"p = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); print(p.pid, flush=True)"
     code = f"import subprocess, sys; {starts}\n"
     servers.start(python("a", code + STUBBORN, stop_s=0.2), ready=lambda: says(servers, "a", "deaf"), within=10)
-    grandchild = next(int(line) for line in servers.children["a"].last_lines(20) if line.isdigit())
+    pid = next(int(line) for line in servers.children["a"].last_lines(20) if line.isdigit())
+    grandchild = psutil.Process(pid)
     servers.stop()
     assert servers.exit_codes["a"] == -signal.SIGKILL
-    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    psutil.wait_procs([grandchild], timeout=5)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
 def test_tiers_end_from_the_highest_down(servers: Servers, tmp_path: Path) -> None:
