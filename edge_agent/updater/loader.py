@@ -3,8 +3,7 @@
 A base is loaded once and shared by every adapter on it, for as long as one of them is alive. Blobs are hashed again as
 they are read. A base with external data is loaded by path from a folder of its own, whose files are links to the blobs.
 
-Golden frames are the base's file of role ``golden``: safetensors with one uint8 array ``frames``, [G, H, W] grey or
-[G, H, W, 3] RGB; a release uses the first ``golden.count`` of them.
+Golden frames are the base's file of role ``golden``, see `models.runtime.golden`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-
 from edge_agent.updater.slots import Slot
 from models.contracts.base import decode
 from models.contracts.control import ReportReason
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
 from models.runtime.adapter import BadAdapter
 from models.runtime.base import BadBase, Base, SessionLimits
+from models.runtime.golden import BadGolden, read_golden
 from models.runtime.heads import BadArrays
 from models.runtime.image import Pixels
 from models.runtime.inspector import GoldenMismatch, LineModel, WrongBase, check_golden, load_model
@@ -74,7 +70,7 @@ class ModelLoader:
             raise CannotLoad(ReportReason.WRONG_BASE, str(fault)) from fault
         except (BadAdapter, BadArrays) as fault:
             raise CannotLoad(ReportReason.BAD_ADAPTER, str(fault)) from fault
-        except GoldenMismatch as fault:
+        except (BadGolden, GoldenMismatch) as fault:
             raise CannotLoad(ReportReason.PROBE_FAILED, str(fault)) from fault
         return model
 
@@ -118,22 +114,6 @@ class ModelLoader:
                 "the base has no golden frames: nothing proves that this box computes the same"
             ) from fault
         return read_golden(data)
-
-
-def read_golden(data: bytes) -> list[Pixels]:
-    """Golden frames from their file.
-
-    Raises:
-        GoldenMismatch: not safetensors with one uint8 array ``frames`` of three or four dimensions.
-    """
-    try:
-        arrays = load_arrays(data)
-    except (SafetensorError, ValueError) as fault:
-        raise GoldenMismatch(f"golden frames are unreadable: {fault}") from fault
-    frames = arrays.get("frames")
-    if frames is None or frames.dtype != np.uint8 or frames.ndim not in (3, 4):
-        raise GoldenMismatch("golden frames must be one uint8 array named frames, [G, H, W] or [G, H, W, 3]")
-    return [np.ascontiguousarray(frame) for frame in frames]
 
 
 def _link(blob: Path, target: Path) -> None:

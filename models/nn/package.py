@@ -39,6 +39,7 @@ from models.nn.model import DeepSeekEdge, parameter_count
 from models.runtime.adapter import read_adapter, write_adapter
 from models.runtime.base import Base
 from models.runtime.calibrate import Calibration
+from models.runtime.golden import pack_golden
 from models.runtime.heads import load_head, pack_head
 from models.runtime.image import Pixels
 from models.runtime.preprocess import Roi, preprocess_batch
@@ -96,7 +97,7 @@ def build_base(
     files = {
         "tower.onnx": ("tower", export_tower(model).SerializeToString()),
         "trunk.onnx": ("trunk", export_trunk(model.trunk, config).SerializeToString()),
-        "golden.safetensors": ("golden", save({"frames": np.stack(golden)})),
+        "golden.safetensors": ("golden", pack_golden(list(golden))),
     }
     manifest = BaseManifest(
         family=family,
