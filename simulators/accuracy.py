@@ -2,7 +2,7 @@
 
 One hour is a few numpy arrays: what the model said about each part, what the part really was, what the selector kept,
 what survived the spool, what was put into the estimation queue and what the reviewer answered. Selection is the edge's
-own `Selector` with its byte budget and near-duplicate memory, eviction the spool's own thinning. Nothing here estimates.
+own `Selector` with its byte budget and near-duplicate memory, eviction the spool's thinning. Nothing here estimates.
 
 Three regimes. *calibrated*: the defect score is (nearly) the probability of a defect. *miscalibrated*: the same parts
 seen by an overconfident, shifted score. *collapsed*: after a product change the score says little and most forced
@@ -23,6 +23,7 @@ from edge_agent.selector.pace import ENVELOPE_BYTES, Pace
 from edge_agent.selector.rule import Candidate, Kept, Selector
 from edge_agent.selector.terms import Terms
 from edge_agent.spool import thinning
+from models.contracts.ids import uuid7
 from models.contracts.uplink import Priority
 
 Array = NDArray[np.float64]
@@ -112,7 +113,7 @@ class PlantHour:
         return None if self.defect.all() else float(self.rejected[~self.defect].mean())
 
 
-def plant_line(seed: int, *, settings: PlantSettings | None = None) -> Iterator[PlantHour]:
+def plant_line(seed: int | tuple[int, ...], *, settings: PlantSettings | None = None) -> Iterator[PlantHour]:
     """The hours of one simulated line. The selector lives as long as the line, so its pace and memory are warm."""
     settings = settings or PlantSettings()
     rng = np.random.default_rng(seed)
@@ -121,18 +122,21 @@ def plant_line(seed: int, *, settings: PlantSettings | None = None) -> Iterator[
     mean_size = sum(settings.image_bytes) / 2 + ENVELOPE_BYTES
     budget = int(rng.uniform(*settings.upload_share) * rate * mean_size)
     pace = Pace(bytes_per_hour=budget, hour_s=HOUR_S)
-    selector = Selector(pace=pace, audit_share=settings.audit_share, pi_min=settings.pi_min, seed=seed)
+    selector = Selector(
+        pace=pace, audit_share=settings.audit_share, pi_min=settings.pi_min, seed=int(rng.integers(2**31))
+    )
     for hour in range(settings.hours_per_line):
         n = max(int(rate * rng.uniform(0.9, 1.1)), settings.parts[0])
         regime = REGIMES[int(rng.integers(len(REGIMES)))]
-        yield _hour(parts_of(regime, n, rng, settings=settings), regime, hour, selector, settings, rng)
+        parts = parts_of(regime, n, rng, settings=settings)
+        pi = _evict(parts, _select(parts, hour, selector), number=hour, settings=settings, rng=rng)
+        yield _labelled(parts, pi, regime=regime, settings=settings, rng=rng)
 
 
-def _hour(
-    parts: Parts, regime: Regime, hour: int, selector: Selector, settings: PlantSettings, rng: np.random.Generator
+def _labelled(
+    parts: Parts, pi: Array, *, regime: Regime, settings: PlantSettings, rng: np.random.Generator
 ) -> PlantHour:
-    pi = _select(parts, hour, selector)
-    pi = _evict(parts, pi, name=f"{hour}", settings=settings, rng=rng)
+    """The cloud's side of the hour: the estimation queue's coin and the reviewer."""
     uploaded = ~np.isnan(pi)
     n = len(pi)
     labelled = uploaded & (rng.random(n) < settings.label_share)
@@ -174,12 +178,13 @@ def _select(parts: Parts, hour: int, selector: Selector) -> Array:
         candidate = Candidate(id=name, at=at, size=int(parts.size[index]), terms=_terms(parts, index))
         answer = selector.consider(candidate)
         if isinstance(answer, Kept):
-            selector.accepted(name, candidate, answer.selection.stratum)
+            sid = str(uuid7(int(at * 1000), index.to_bytes(10, "big")))
+            selector.accepted(sid, candidate, answer.selection.stratum)
             pi[index] = answer.selection.pi_select
     return pi
 
 
-def _evict(parts: Parts, pi: Array, *, name: str, settings: PlantSettings, rng: np.random.Generator) -> Array:
+def _evict(parts: Parts, pi: Array, *, number: int, settings: PlantSettings, rng: np.random.Generator) -> Array:
     """In an hour of pressure the spool thins what it holds; what is left carries its survival probability."""
     held = np.flatnonzero(~np.isnan(pi))
     if rng.random() >= settings.pressure_share or len(held) == 0:
@@ -198,7 +203,7 @@ def _evict(parts: Parts, pi: Array, *, name: str, settings: PlantSettings, rng: 
     excess = int(rng.uniform(*settings.given_up) * parts.size[held].sum())
     epoch = rng.bytes(8).hex()
     left = np.full(len(pi), np.nan)
-    for sid, survive in thinning.thin(candidates, excess=excess, epoch=epoch, number=int(name)).survived:
+    for sid, survive in thinning.thin(candidates, excess=excess, epoch=epoch, number=number).survived:
         left[int(sid)] = pi[int(sid)] * survive
     return left
 

@@ -21,6 +21,7 @@ from models.runtime.base import Base
 from models.runtime.inspector import LineModel, load_model
 
 COMPLETE = "complete"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class BadBundle(ValueError):
@@ -38,11 +39,16 @@ class Bundle:
     blobs: Mapping[str, bytes]
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
+    def open_base(self) -> Base:
+        """The base's graphs in ONNX Runtime."""
+        tower, trunk = (str(self.files[self.base.file(role).name]) for role in ("tower", "trunk"))
+        return Base(self.base, tower=tower, trunk=trunk)
+
     def model(self, *, release: int = 1) -> LineModel:
         """The release, loaded as a box would load it."""
-        tower, trunk = (str(self.files[self.base.file(role).name]) for role in ("tower", "trunk"))
-        base = Base(self.base, tower=tower, trunk=trunk)
-        return load_model(base, self.adapter, base_sha=self.base.digest(), blobs=dict(self.blobs), release=release)
+        return load_model(
+            self.open_base(), self.adapter, base_sha=self.base.digest(), blobs=dict(self.blobs), release=release
+        )
 
 
 def is_complete(folder: Path) -> bool:
@@ -56,7 +62,7 @@ def write_starting(folder: Path, bundle: Bundle) -> None:
         if path != folder / "files" / name:
             shutil.copyfile(path, folder / "files" / name)
     (folder / "base.json").write_bytes(bundle.base.encode())
-    (folder / "checkpoint.safetensors").write_bytes(bundle.checkpoint)
+    (folder / CHECKPOINT).write_bytes(bundle.checkpoint)
     (folder / "metrics.json").write_text(json.dumps(dict(bundle.metrics)))
     write_adapter(folder, bundle.adapter, bundle.blobs)
 
@@ -81,7 +87,7 @@ def read_starting(folder: Path) -> Bundle:
         files = {file.name: folder / "files" / file.name for file in base.files}
         for file in base.files:
             _checked(files[file.name], file.sha256, folder)
-        checkpoint = (folder / "checkpoint.safetensors").read_bytes()
+        checkpoint = (folder / CHECKPOINT).read_bytes()
         metrics = json.loads((folder / "metrics.json").read_text())
     except BadBundle:
         raise

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from models.contracts.model_manifest import ClassSpec
-from simulators.demo.bundle import Bundle, read_starting, write_adapter, write_starting
+from models.contracts.model_manifest import ClassSpec, Lineage
+from simulators.demo.bundle import CHECKPOINT, Bundle, read_starting, write_adapter, write_starting
 from simulators.demo.scenario import CLASSES, DEFECTIVE
 
 SPECS = [ClassSpec(name=name, defect=name == DEFECTIVE) for name in CLASSES]
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _images(rows: Sequence[Mapping[str, str]]) -> list[Any]:
-    from cloud.trainer.starting import LabelledImage
+    from models.nn.starting import LabelledImage
 
     return [
         LabelledImage(data=Path(row["path"]).read_bytes(), label=row["label"], domain=row["domain"], group=row["group"])
@@ -36,35 +38,63 @@ def _images(rows: Sequence[Mapping[str, str]]) -> list[Any]:
 
 
 def _starting(request: Mapping[str, Any]) -> None:
-    from cloud.trainer.starting import build_base
+    from models.nn.starting import StartingSettings, build_starting
 
-    made = build_base(
+    made = build_starting(
         _images(request["images"]),
+        validation=_images(request["validation"]),
         line=request["line"],
         classes=SPECS,
-        preset=request["preset"],
+        settings=StartingSettings(preset=request["preset"], family=request["preset"]),
         seed=request["seed"],
-        folder=Path(request["out"]) / "work",
+        now=datetime.now(UTC),
+        say=print,
     )
-    bundle = Bundle(made.base, made.files, made.checkpoint, made.adapter, made.blobs, made.metrics)
-    write_starting(Path(request["out"]), bundle)
+    out = Path(request["out"])
+    (out / "files").mkdir(exist_ok=True)
+    files = {name: out / "files" / name for name in made.base.files}
+    for name, path in files.items():
+        path.write_bytes(made.base.files[name])
+    manifest, release = made.base.manifest, made.release
+    write_starting(out, Bundle(manifest, files, made.checkpoint, release.manifest, release.blobs, made.report))
 
 
 def _joint(request: Mapping[str, Any]) -> None:
-    from cloud.trainer.starting import build_joint
+    """The loop's own recipe, once, with every label of the stream and no mistakes."""
+    from models.nn.checkpoint import load_checkpoint
+    from models.nn.release import Costs, Identity, Lesson, ReleaseSettings, make_release
+    from models.runtime.golden import read_golden
 
-    start = read_starting(Path(request["starting"]))
-    adapter, blobs = build_joint(
-        _images(request["images"]),
-        replay=_images(request["replay"]),
-        base=start.base,
-        checkpoint=start.checkpoint,
-        parent=start.adapter,
-        parent_blobs=start.blobs,
-        files=start.files,
-        seed=request["seed"],
+    folder = Path(request["starting"])
+    start = read_starting(folder)
+    base, seed, now = start.open_base(), request["seed"], datetime.now(UTC)
+    lesson = Lesson(
+        new=_examples(base, request["images"], flips=True),
+        memory=_examples(base, request["replay"], flips=True),
+        validation=_examples(base, request["validation"], flips=False),
+        golden=read_golden(start.files[start.base.file("golden").name].read_bytes()),
+        classes=SPECS,
+        costs=Costs(),
+        start=None,
     )
-    write_adapter(Path(request["out"]), adapter, blobs)
+    lineage = Lineage(
+        training_run="joint", labels=len(lesson.new), code_version=version("edgeloop"), seed=seed, trained_at=now
+    )
+    identity = Identity(start.base.digest(), request["line"], 2, lineage, now, exposure=start.adapter.exposure)
+    model = load_checkpoint(folder / CHECKPOINT)
+    made = make_release(base, model, lesson, identity, settings=ReleaseSettings(), seed=seed)
+    write_adapter(Path(request["out"]), made.packed.manifest, made.packed.blobs)
+
+
+def _examples(base: Any, rows: Sequence[Mapping[str, str]], *, flips: bool) -> Any:
+    import numpy as np
+
+    from models.nn.starting import StartingSettings, tokenize
+    from models.runtime.image import decode_image
+
+    frames = [decode_image(Path(row["path"]).read_bytes()) for row in rows]
+    labels = np.array([CLASSES.index(row["label"]) for row in rows], dtype=np.int64)
+    return tokenize(base, frames, labels, StartingSettings(flips=flips))
 
 
 if __name__ == "__main__":

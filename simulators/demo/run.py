@@ -117,7 +117,9 @@ class Demo:
         return Outcome(run, checks(run), plant.sign_in)
 
     def _starting_model(self, sets: CellSets) -> tuple[Path, Bundle]:
-        request = Request("starting", cells=sets.base, replay=(), scenario=self._scenario)
+        request = Request(
+            "starting", cells=sets.base, replay=(), validation=of_kind(sets.gate, "mono"), scenario=self._scenario
+        )
         self._screen.say(f"starting model: {self._scenario.preset}, {len(sets.base)} mono cells")
         folder, cached = obtain(request, self._options.cache, self._servers, fresh=self._options.fresh)
         how = "from the cache, by digest of code, data and seed (--fresh trains again)" if cached else "trained"
@@ -238,7 +240,9 @@ class Demo:
     ) -> TestTable:
         shown = {part.cell for part in showings}
         poly = tuple(cell for cell in of_kind(sets.stream, "poly") if cell.index in shown)
-        request = Request("joint", cells=poly, replay=sets.base, scenario=self._scenario, starting=starting)
+        request = Request(
+            "joint", cells=poly, replay=sets.base, validation=sets.gate, scenario=self._scenario, starting=starting
+        )
         self._screen.say(f"joint reference: all {len(poly)} poly labels of the stream")
         folder, cached = obtain(request, self._options.cache, self._servers, fresh=self._options.fresh)
         self._screen.say(f"joint reference: {'from the cache' if cached else 'trained'}; reading the test set")

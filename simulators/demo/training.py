@@ -32,11 +32,13 @@ TRAIN_WITHIN_S = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to train. `starting` is the folder of the starting model that a joint reference is built on."""
+    """What to train. `validation` calibrates and sets thresholds; `starting` is the folder of the starting model that a
+    joint reference is built on."""
 
     kind: Kind
     cells: Sequence[Cell]
     replay: Sequence[Cell]
+    validation: Sequence[Cell]
     scenario: Scenario
     starting: Path | None = None
 
@@ -48,6 +50,7 @@ class Request:
             "libraries": {library: version(library) for library in LIBRARIES},
             "cells": [_named(cell) for cell in self.cells],
             "replay": [_named(cell) for cell in self.replay],
+            "validation": [_named(cell) for cell in self.validation],
             "preset": self.scenario.preset,
             "seed": self.scenario.seed,
             "starting": None if self.starting is None else self.starting.name,
@@ -65,6 +68,7 @@ class Request:
             "starting": None if self.starting is None else str(self.starting),
             "images": [_listed(cell) for cell in self.cells],
             "replay": [_listed(cell) for cell in self.replay],
+            "validation": [_listed(cell) for cell in self.validation],
         }
 
 
