@@ -246,7 +246,7 @@ def _accuracy(
         _half_difference(lambda e: corrected(observed, e), reviewer),
         math.sqrt(rate * (1 - rate) / parts) / (1 - 2 * rate),
     )
-    final = widened(value, ends, extra=extra)
+    final = widened(value, ends, below=extra, above=extra)
     return Estimate(value, final.low, final.high, len(sample), size, method, reviewer.corrects)
 
 
@@ -261,7 +261,9 @@ def _ratio(sample: Labelled, *, hit: Mask, given: Mask, reviewer: Reviewer | Non
 
     Linearised: ``V = sum (1-pi) (t (hit - R)/pi)^2 / (sum t/pi)^2`` (Sarndal et al. 1992, chapter 5), times
     n / (n - 1). The side is corrected before it is averaged, ``t = (said - e) / (1 - 2e)``: where defects are as rare
-    as mistakes, an uncorrected escape rate counts mostly mistakes. Wilson at the effective size, as for accuracy.
+    as mistakes, an uncorrected escape rate counts mostly mistakes. Wilson at the effective size, as for accuracy. The
+    luck of mistakes among the hits is added to the lower side in full, though V holds part of it: where one or two hits
+    carry the rate, V cannot tell a mistake from an escape.
     """
     reviewer = reviewer or Reviewer()
     named = int(given.sum())
@@ -290,5 +292,8 @@ def _ratio(sample: Labelled, *, hit: Mask, given: Mask, reviewer: Reviewer | Non
     even = float(((1 - own) / own**2).sum() / (1 / own).sum() ** 2) * named
     size = effective_size(value, variance, labels=named, minority=min(struck, named - struck), expected=even)
     quantile = student_quantile(n - 1)
-    final = widened(value, wilson(value, size, quantile=quantile), extra=quantile * moved)
+    rate = reviewer.rate
+    luck = math.sqrt(rate * (1 - rate) * float((weight[hit] ** 2).sum())) / ((1 - 2 * rate) * total)
+    plain_ends = wilson(value, size, quantile=quantile)
+    final = widened(value, plain_ends, below=quantile * math.hypot(moved, luck), above=quantile * moved)
     return Estimate(value, final.low, final.high, named, size, "ratio", reviewer.corrects)

@@ -78,11 +78,11 @@ def effective_size(share: float, variance: float, *, labels: int, minority: int,
     return labels / design if design > 0 else math.inf
 
 
-def widened(value: float, interval: Interval, *, extra: float) -> Interval:
-    """Add an independent half-width `extra` (same level) to each side of `value`, by squares: MOVER, Zou & Donner 2008.
+def widened(value: float, interval: Interval, *, below: float, above: float) -> Interval:
+    """Add an independent half-width (same level) to each side of `value` by squares: MOVER, Zou & Donner 2008.
 
     The result is cut to 0..1, and always holds `value` cut likewise.
     """
-    low = value - math.hypot(max(value - interval.low, 0.0), extra)
-    high = value + math.hypot(max(interval.high - value, 0.0), extra)
+    low = value - math.hypot(max(value - interval.low, 0.0), below)
+    high = value + math.hypot(max(interval.high - value, 0.0), above)
     return Interval(min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0))

@@ -1,0 +1,88 @@
+"""``edgeloop bench accuracy|loop``: what the loop reaches, as tables; exit status 1 when a target is missed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measurements of the loop, printed as tables. Exit 1: a target is missed.")
+USAGE = 2
+JsonOption = Annotated[str, typer.Option("--json", help="Write every figure to this file; - is stdout.")]
+SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        typer.echo(f"edgeloop bench: --seeds {text!r} is no list of whole numbers, as in --seeds 0,1,2", err=True)
+        raise typer.Exit(USAGE)
+    return seeds
+
+
+def _write(target: str, document: dict[str, Any]) -> None:
+    text = json.dumps(document, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    elif target:
+        try:
+            Path(target).write_text(text)
+        except OSError as fault:
+            typer.echo(f"edgeloop bench: {target} cannot be written: {fault.strerror}", err=True)
+            raise typer.Exit(USAGE) from fault
+
+
+@app.command()
+def accuracy(
+    *,
+    seeds: SeedsOption = "0,1,2,3,4",
+    lines: Annotated[int, typer.Option(min=1, help="Simulated lines per seed, six hours each.")] = 100,
+    processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    json_file: JsonOption = "",
+) -> None:
+    """Does the accuracy interval cover the truth? Thousands of simulated hours, no servers."""
+    from rich.console import Console
+
+    from simulators.bench import accuracy as bench
+    from simulators.bench.screen import accuracy_table, show, targets_table
+
+    chosen = _seeds(seeds)
+    outcomes = bench.run(chosen, lines=lines, processes=processes or os.cpu_count() or 1)
+    summaries = bench.report(outcomes)
+    goals = bench.targets(summaries[-1])
+    console = Console(stderr=json_file == "-")
+    show(console, accuracy_table(summaries, title=f"Accuracy interval, seeds {seeds}"), targets_table(goals))
+    _write(json_file, bench.document(chosen, summaries, goals))
+    raise typer.Exit(0 if all(goal.ok for goal in goals) else 1)
+
+
+@app.command()
+def loop(
+    *,
+    seeds: SeedsOption = "0,1,2,3,4",
+    hours: Annotated[int, typer.Option(min=1, help="Compressed hours of each run.")] = 8,
+    edges: Annotated[int, typer.Option(min=1, help="Boxes of each run.")] = 3,
+    folder: Annotated[Path, typer.Option(help="Where each run's JSON is kept.")] = Path("var/bench"),
+    json_file: JsonOption = "",
+) -> None:
+    """Run the whole demo once per seed, one after the other, and put the figures side by side."""
+    from rich.console import Console
+
+    from simulators.bench import loop as bench
+    from simulators.bench.screen import loop_table, show
+
+    runs = bench.run_all(_seeds(seeds), hours=hours, edges=edges, folder=folder)
+    console = Console(stderr=json_file == "-")
+    show(console, loop_table(runs))
+    for run in runs:
+        for name in run.failed:
+            console.print(f"seed {run.seed}: {name} does not hold", highlight=False)
+    _write(json_file, bench.document(runs))
+    raise typer.Exit(0 if all(run.ok for run in runs) else 1)
