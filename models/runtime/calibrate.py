@@ -15,6 +15,34 @@ from models.runtime.heads import softmax
 
 F32 = NDArray[np.float32]
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+MAX_NEWTON = 50
+
+
+class _Fit:
+    """``-log p + penalty`` of ``u = theta[0] z + theta[1:]`` with its Newton step; theta is [1 + C]."""
+
+    def __init__(self, z: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+        count, classes = z.shape
+        self.z, self.labels, self.onehot = z, labels, np.eye(classes)[labels]
+        self.prior = np.concatenate([[1.0], np.zeros(classes)])
+        self.strength = np.concatenate([[2.0], np.full(classes, 0.5)])
+        constant = np.broadcast_to(np.eye(classes), (count, classes, classes))
+        self.features = np.concatenate([z[:, :, None], constant], axis=2)
+
+    def _p(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        return softmax(theta[0] * self.z + theta[1:])
+
+    def loss(self, theta: NDArray[np.float64]) -> float:
+        p = self._p(theta)[np.arange(len(self.labels)), self.labels]
+        penalty = 0.5 * float((self.strength * (theta - self.prior) ** 2).sum())
+        return float(-np.log(np.maximum(p, 1e-300)).sum()) + penalty
+
+    def newton(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        p = self._p(theta)
+        gradient = np.einsum("nc,ncf->f", p - self.onehot, self.features) + self.strength * (theta - self.prior)
+        mean = np.einsum("nc,ncf->nf", p, self.features)
+        second = np.einsum("nc,ncf,ncg->fg", p, self.features, self.features) - mean.T @ mean
+        return np.linalg.solve(second + np.diag(self.strength), gradient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +57,22 @@ def fit_calibration(logits: F32, labels: NDArray[np.int64]) -> Calibration:
     """Temperature and per-class shift by penalised maximum likelihood.
 
     Temperature scaling is Guo et al. (ICML 2017); the shift undoes the class balance of training, as prior correction
-    does (Saerens et al., Neural Computation 2002). Newton's method on ``u = a z + b`` with a weak prior towards
+    does (Saerens et al., Neural Computation 2002). Newton's method with halved steps on ``u = a z + b``, with a weak prior towards
     ``a = 1, b = 0``, so few or one-sided labels cannot push it to infinity.
 
     Args:
         logits: [N, C] before temperature.
         labels: [N] class numbers.
     """
-    count, classes = logits.shape
-    z = logits.astype(np.float64)
-    theta = np.concatenate([[1.0], np.zeros(classes)])
-    prior = np.concatenate([[1.0], np.zeros(classes)])
-    strength = np.concatenate([[2.0], np.full(classes, 0.5)])
-    onehot = np.eye(classes)[labels]
-    features = np.concatenate([z[:, :, None], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=2)
-    for _ in range(50):
-        p = softmax((theta[0] * z + theta[1:]).astype(np.float64))
-        gradient = np.einsum("nc,ncf->f", p - onehot, features) + strength * (theta - prior)
-        mean = np.einsum("nc,ncf->nf", p, features)
-        hessian = np.einsum("nc,ncf,ncg->fg", p, features, features) - mean.T @ mean + np.diag(strength)
-        step = np.linalg.solve(hessian, gradient)
-        theta = theta - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-        if float(np.abs(step).max()) < 1e-6:
+    fit = _Fit(logits.astype(np.float64), labels)
+    theta = fit.prior
+    for _ in range(MAX_NEWTON):
+        step = fit.newton(theta)
+        size = 1.0
+        while fit.loss(theta - size * step) > fit.loss(theta) and size > 1e-6:
+            size /= 2  # the full step may leap over a convex function's minimum
+        theta = theta - size * step
+        if float(np.abs(size * step).max()) < 1e-6:
             break
     slope = float(np.clip(theta[0], 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
     return Calibration(temperature=1 / slope, shift=(theta[1:] / slope).astype(np.float32))
