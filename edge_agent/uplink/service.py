@@ -88,7 +88,11 @@ class Uplink:
 
     def start(self) -> None:
         """Begin; returns at once, whether or not the broker is there."""
+        self.connect()
         self._thread.start()
+
+    def connect(self) -> None:
+        """Let the link begin. Only for a caller that runs `turn` itself, on a clock of its own; else use `start`."""
         self._link.start(on_message=self._on_message, on_connection=self._on_connection)
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -153,7 +157,7 @@ class Uplink:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                busy = self._turn()
+                busy = self.turn()
             except Exception:
                 # The outermost edge: one bad turn must not end the uplink. Nothing is lost, all state is in the spool.
                 self._counts["crashed"] += 1
@@ -162,7 +166,7 @@ class Uplink:
             if not busy:
                 self._wake.wait(self._settings.poll_s)
 
-    def _turn(self) -> bool:
+    def turn(self) -> bool:
         """Hear everything, say up to `TURN` things. True: there may be more to say at once."""
         self._hear()
         if not self._link.connected:
