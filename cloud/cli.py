@@ -246,6 +246,32 @@ def line_import(
     _say(result.model_dump(), text, as_json=as_json)
 
 
+@line_app.command("publish")
+def line_publish(
+    *,
+    config: Config,
+    line: Annotated[str, typer.Option(help="The line; its classes must be those of the model.")],
+    model: Annotated[Path, typer.Option(help="A folder made by edgeloop models train.")],
+    offline_keys: Annotated[Path, typer.Option(help="Folder of the key ceremony; its offline keys sign the base.")],
+    as_json: AsJson = False,
+) -> None:
+    """Sign a line's first model and hand it to the gate. Asks for the offline keys' passphrase."""
+    import getpass
+    import os
+
+    from cloud.first_release import publish_first
+
+    passphrase = os.environ.get("EDGELOOP_OTA_PASSPHRASE")
+    if passphrase is None:
+        if not sys.stdin.isatty():
+            _fail("set EDGELOOP_OTA_PASSPHRASE: there is no terminal to ask for the passphrase", 2)
+        passphrase = getpass.getpass("Passphrase of the offline keys: ")
+    with _services(config) as services:
+        done = publish_first(services, line=line, folder=model, keys=offline_keys, passphrase=passphrase)
+    text = f"base {done['base'][:12]} is signed; release {done['release']} waits for the gate worker"
+    _say(done, text, as_json=as_json)
+
+
 def _read_folder(folder: Path, domain: str | None) -> Iterator[ReferenceItem]:
     from cloud.lines.schemas import ReferenceItem
 

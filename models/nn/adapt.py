@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from models.nn.config import EdgeConfig
 from models.nn.examples import Examples
-from models.nn.heads import Batches, refit_head
+from models.nn.heads import Batches, reduced_precision, refit_head
 from models.nn.lora import from_feeds, lora_parameters, quantized_copy, to_feeds, with_lora
 from models.nn.model import DeepSeekEdge, Trunk
 
@@ -143,7 +143,9 @@ def _train(
     for step in range(steps):
         drawn = [memory.draw(settings.batch_memory), new.draw(settings.batch_new)]
         tokens, labels, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        loss = (F.cross_entropy(head(trunk(tokens)), labels, reduction="none") * weights).mean()
+        with reduced_precision():
+            embedding = trunk(tokens)
+        loss = (F.cross_entropy(head(embedding.float()), labels, reduction="none") * weights).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*a, *b], settings.clip)

@@ -12,6 +12,14 @@ from models.nn.examples import Examples
 from models.nn.model import Trunk
 
 
+def reduced_precision() -> torch.autocast:
+    """bfloat16 for matrix products where the processor has instructions for it, float32 elsewhere.
+
+    Only training steps run under it; embeddings that heads, calibration and parity rest on are float32.
+    """
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def class_balance(labels: Tensor, classes: int) -> Tensor:
     """Weights [N] of mean 1 that give every class that occurs the same total."""
     counts = torch.bincount(labels, minlength=classes).float()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from models.nn.checkpoint import imagenet_tower
 from models.nn.config import EdgeConfig
 from models.nn.examples import Examples
-from models.nn.heads import Batches, refit_head
+from models.nn.heads import Batches, reduced_precision, refit_head
 from models.nn.lora import quantized_copy
 from models.nn.model import DeepSeekEdge
 
@@ -91,7 +91,9 @@ def pretrain(
     losses: list[float] = []
     for step in range(steps):
         tokens, labels, weights = batches.draw(settings.batch)
-        embedding = trunk(tokens)
+        with reduced_precision():
+            embedding = trunk(tokens)
+        embedding = embedding.float()
         loss = (F.cross_entropy(head(embedding), labels, reduction="none") * weights).mean()
         loss = loss + settings.keep * F.mse_loss(readout(embedding), (_pooled(tokens) - mean) / std)
         optimiser.zero_grad()

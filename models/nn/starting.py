@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil, comb, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,43 @@ def hold_out(images: Sequence[LabelledImage], *, share: float, seed: int) -> tup
             held += groups[name]
     chosen = set(held)
     return [i for i in range(len(images)) if i not in chosen], sorted(held)
+
+
+def split(
+    images: Sequence[LabelledImage], *, share: float, seed: int
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Images to train on and to hold out: `hold_out` with the first of 200 seeds that leaves both sets every class.
+
+    Raises:
+        CannotTrain: no cut of whole groups does; a class lies in one group.
+    """
+    names = {image.label for image in images}
+    for attempt in range(200):
+        learn, held = hold_out(images, share=share, seed=seed * 1000 + attempt)
+        if {images[i].label for i in learn} == names == {images[i].label for i in held}:
+            return [images[i] for i in learn], [images[i] for i in held]
+    raise CannotTrain(
+        "no part of the groups can be held out that has every class: collect each class from several groups"
+    )
+
+
+def certifiable(*, missed: int, defects: int, wanted: float = 0.005) -> str:
+    """What may be claimed about escapes: the exact one-sided 95 % bound (Clopper and Pearson, Biometrika 1934).
+
+    With no miss it is ``1 - 0.05 ** (1 / n)``, so 598 defects certify 0.5 %.
+    """
+    low, high = missed / max(defects, 1), 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        tail = sum(comb(defects, k) * middle**k * (1 - middle) ** (defects - k) for k in range(missed + 1))
+        low, high = (middle, high) if tail > 0.05 else (low, middle)
+    needed = ceil(log(0.05) / log(1 - wanted)) - defects
+    claim = f"{missed} of {defects} held-out defects were missed: the escape rate is at most {high:.1%} (95 %)."
+    if high <= wanted:
+        return claim
+    if missed:
+        return f"{claim} {wanted:.1%} cannot be certified with misses at this number of defects."
+    return f"{claim} {wanted:.1%} is not certifiable yet: {needed} more defects without a miss are needed."
 
 
 def _decoded(images: Sequence[LabelledImage]) -> list[Pixels]:
@@ -248,8 +286,11 @@ def _report(
     recalls = {
         f"recall_{c.name}": float((called[judged.labels == i] == c.defect).mean()) for i, c in enumerate(classes)
     }
+    counts = {f"images_{c.name}": float((judged.labels == i).sum()) for i, c in enumerate(classes)}
     return {
         **recalls,
+        **counts,
+        "missed": float((truth & ~called).sum()),
         "accuracy": float((called == truth).mean()),
         "balanced_accuracy": float(np.mean([(called[truth == t] == t).mean() for t in (False, True)])),
         "validation_images": float(len(judged)),

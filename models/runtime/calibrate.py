@@ -57,8 +57,8 @@ def fit_calibration(logits: F32, labels: NDArray[np.int64]) -> Calibration:
     """Temperature and per-class shift by penalised maximum likelihood.
 
     Temperature scaling is Guo et al. (ICML 2017); the shift undoes the class balance of training, as prior correction
-    does (Saerens et al., Neural Computation 2002). Newton's method with halved steps on ``u = a z + b``, with a weak prior towards
-    ``a = 1, b = 0``, so few or one-sided labels cannot push it to infinity.
+    does (Saerens et al., Neural Computation 2002). Newton's method with halved steps on ``u = a z + b``, with a weak
+    prior towards ``a = 1, b = 0``, so few or one-sided labels cannot push it to infinity.
 
     Args:
         logits: [N, C] before temperature.

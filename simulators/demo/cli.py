@@ -97,9 +97,9 @@ def _options(work: Path, port: int | None, *, fresh: bool) -> Options:
 def _run(scenario: Scenario, options: Options, *, stay: bool, json_file: str | None) -> int:
     from rich.console import Console
 
+    from models.runtime.bundle import BadBundle
     from ota.errors import OtaError
     from simulators.cells import NoCells
-    from simulators.demo.bundle import BadBundle
     from simulators.demo.run import Demo
     from simulators.demo.screen import Screen
     from simulators.servers.children import Servers

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from models.contracts.model_manifest import ClassSpec, Lineage
-from simulators.demo.bundle import CHECKPOINT, Bundle, read_starting, write_adapter, write_starting
-from simulators.demo.scenario import CLASSES, DEFECTIVE
+from models.runtime.bundle import CHECKPOINT, Bundle, read_starting, write_adapter, write_starting
+from simulators.demo.scenario import CLASSES, DEFECTIVE, ESCAPE_COST, OVERKILL_COST
 
 SPECS = [ClassSpec(name=name, defect=name == DEFECTIVE) for name in CLASSES]
 
@@ -45,7 +45,7 @@ def _starting(request: Mapping[str, Any]) -> None:
         validation=_images(request["validation"]),
         line=request["line"],
         classes=SPECS,
-        settings=StartingSettings(preset=request["preset"], family=request["preset"]),
+        settings=StartingSettings(preset=request["preset"], family=request["preset"], costs=_costs()),
         seed=request["seed"],
         now=datetime.now(UTC),
         say=print,
@@ -62,7 +62,7 @@ def _starting(request: Mapping[str, Any]) -> None:
 def _joint(request: Mapping[str, Any]) -> None:
     """The loop's own recipe, once, with every label of the stream and no mistakes."""
     from models.nn.checkpoint import load_checkpoint
-    from models.nn.release import Costs, Identity, Lesson, ReleaseSettings, make_release
+    from models.nn.release import Identity, Lesson, ReleaseSettings, make_release
     from models.runtime.golden import read_golden
 
     folder = Path(request["starting"])
@@ -74,7 +74,7 @@ def _joint(request: Mapping[str, Any]) -> None:
         validation=_examples(base, request["validation"], flips=False),
         golden=read_golden(start.files[start.base.file("golden").name].read_bytes()),
         classes=SPECS,
-        costs=Costs(),
+        costs=_costs(),
         start=None,
     )
     lineage = Lineage(
@@ -84,6 +84,12 @@ def _joint(request: Mapping[str, Any]) -> None:
     model = load_checkpoint(folder / CHECKPOINT)
     made = make_release(base, model, lesson, identity, settings=ReleaseSettings(), seed=seed)
     write_adapter(Path(request["out"]), made.packed.manifest, made.packed.blobs)
+
+
+def _costs() -> Any:
+    from models.nn.release import Costs
+
+    return Costs(escape=ESCAPE_COST, overkill=OVERKILL_COST)
 
 
 def _examples(base: Any, rows: Sequence[Mapping[str, str]], *, flips: bool) -> Any:

@@ -15,12 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cloud.first_release import publish_bundle
 from cloud.registry.loading import ModelLoader
+from models.runtime.bundle import Bundle, read_adapter, read_starting
 from models.runtime.inspector import LineModel
 from simulators.camera import change, encode_png
 from simulators.cells import CREDIT, CellSets, of_kind, read_cells, split
 from simulators.demo import setup
-from simulators.demo.bundle import Bundle, read_adapter, read_starting
 from simulators.demo.checks import Check, checks
 from simulators.demo.evaluate import Images, TestTable, table
 from simulators.demo.figures import Figures, Observed, account, figures
@@ -129,10 +130,9 @@ class Demo:
     def _begin(self, plant: setup.Plant, sets: CellSets, showings: list[Showing], bundle: Bundle) -> float:
         """Release 1, the boxes, and the moment at which hour 1 begins."""
         say, scenario = self._screen.say, self._scenario
-        setup.publish_base(plant, bundle)
+        publish_bundle(plant.services, bundle, plant.keys)
         setup.start_cloud(plant)
         say(f"dashboard: {plant.sign_in}")
-        setup.propose_first_release(plant, bundle)
         setup.wait_for_release(plant, within=RELEASE_WITHIN_S)
         say("release 1: judged by the gate, signed by trainer, gate and channel, published")
         first = scenario.next_start(time.time(), lead_s=LEAD_S)

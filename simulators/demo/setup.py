@@ -18,12 +18,10 @@ import httpx
 
 from cloud.bootstrap import Services, build
 from cloud.fleet.schemas import NewEdge
-from cloud.jobs.hourly import GATE
 from cloud.lines.schemas import LineSpec, NewClass, Purpose, ReferenceItem
 from cloud.settings import load
 from ota.keys import KeyFolder, ceremony
 from simulators.cells import Cell, CellSets, of_kind
-from simulators.demo.bundle import Bundle
 from simulators.demo.plant import (
     CLOUD,
     KEYS_OF,
@@ -39,7 +37,15 @@ from simulators.demo.plant import (
     write_config,
 )
 from simulators.demo.records import CloudApi
-from simulators.demo.scenario import CAMERA, CLASSES, DEFECTIVE, LINE, Scenario
+from simulators.demo.scenario import (
+    CAMERA,
+    CLASSES,
+    DEFECTIVE,
+    ESCAPE_COST,
+    LINE,
+    OVERKILL_COST,
+    Scenario,
+)
 from simulators.servers.broker import Broker, start_broker
 from simulators.servers.children import Command, Servers, edgeloop
 from simulators.servers.errors import ServerError
@@ -47,7 +53,7 @@ from simulators.servers.ports import LOOPBACK, answers
 from simulators.servers.store import Store, start_store
 
 ACTOR = "demo"
-CURRENCY, ESCAPE_COST, OVERKILL_COST = "EUR", 40.0, 3.0
+CURRENCY = "EUR"
 SERVER_TIER, CLOUD_TIER, WORKER_TIER, AGENT_TIER = 0, 1, 2, 3
 UPLOADS = 8
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -178,24 +184,6 @@ def start_cloud(plant: Plant) -> None:
         servers.wait(api.healthy, what="cloud", within=60)
     finally:
         api.close()
-
-
-def publish_base(plant: Plant, bundle: Bundle) -> None:
-    """Base v1 into the registry and, signed with the offline keys, into the repository."""
-    services = plant.services
-    services.registry.add_base(bundle.base, bundle.files, bundle.checkpoint, actor=ACTOR)
-    services.repository.add_base(bundle.base, bundle.files, plant.keys.offline("base"), plant.keys.online())
-
-
-def propose_first_release(plant: Plant, bundle: Bundle) -> None:
-    """Adapter release 1: the trainer's signature, then a job for the gate."""
-    services, adapter = plant.services, bundle.adapter
-    proposal = services.repository.propose_adapter(adapter, bundle.blobs, plant.keys.signer("trainer"))
-    candidate = services.registry.add_candidate(
-        adapter, bundle.blobs, base_sha=adapter.base, metrics=bundle.metrics, proposal=proposal
-    )
-    with services.begin() as session:
-        services.jobs.enqueue(session, GATE, f"{GATE}/{LINE}/first", {"candidate": candidate})
 
 
 def wait_for_release(plant: Plant, *, within: float) -> None:

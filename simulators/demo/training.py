@@ -13,20 +13,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import models
-from cloud import trainer
 from models.contracts.base import canonical, sha256_hex
+from models.runtime.bundle import is_complete
 from simulators.cells import Cell
-from simulators.demo.bundle import is_complete
 from simulators.demo.scenario import LINE, Scenario
 from simulators.servers.children import Command, Servers, python_module
 
 Kind = Literal["starting", "joint"]
 LIBRARIES = ("torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
-SOURCES = tuple(Path(place) for place in (*models.__path__, *trainer.__path__))
+SOURCES = ("models.nn", "models.runtime", "models.contracts", "simulators.demo.job", "simulators.demo.scenario")
 TRAIN_WITHIN_S = 1800.0
 
 
@@ -81,12 +80,22 @@ def _listed(cell: Cell) -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """SHA-256 over the sources of `models` and of the trainer."""
+    """SHA-256 over the sources that decide what a trained model is."""
     digest = hashlib.sha256()
-    for folder in SOURCES:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    for path in _sources():
+        digest.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _sources() -> list[Path]:
+    files: list[Path] = []
+    for name in SOURCES:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise RuntimeError(f"{name} is not installed as files")
+        origin = Path(spec.origin)
+        files += sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    return files
 
 
 def obtain(

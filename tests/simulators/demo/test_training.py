@@ -20,7 +20,7 @@ def cells() -> tuple[Cell, ...]:
 
 
 def request_of(cells: tuple[Cell, ...], **change: object) -> Request:
-    fields = {"kind": "starting", "cells": cells, "replay": (), "scenario": Scenario()} | change
+    fields = {"kind": "starting", "cells": cells, "replay": (), "validation": (), "scenario": Scenario()} | change
     return Request(**fields)  # type: ignore[arg-type]
 
 
@@ -35,12 +35,13 @@ def test_whatever_decides_the_outcome_changes_the_name(cells: tuple[Cell, ...], 
         request_of(cells[1:]).name(),
         request_of(turned).name(),
         request_of(cells, replay=cells[:1]).name(),
+        request_of(cells, validation=cells[:1]).name(),
         request_of(cells, kind="joint").name(),
         request_of(cells, kind="joint", starting=tmp_path / "starting-abc").name(),
         request_of(cells, scenario=Scenario(seed=8)).name(),
         request_of(cells, scenario=Scenario(preset="1.7b")).name(),
     }
-    assert len(names) == 8
+    assert len(names) == 9
 
 
 def test_how_the_run_goes_does_not_change_the_name(cells: tuple[Cell, ...]) -> None:

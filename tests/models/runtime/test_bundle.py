@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulators.demo.bundle import BadBundle, Bundle, is_complete, read_adapter, read_starting, write_starting
+from models.runtime.bundle import BadBundle, Bundle, is_complete, read_adapter, read_starting, write_starting
 from tests.models.runtime.tiny import tiny_base, tiny_release
 
 

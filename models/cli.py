@@ -1,0 +1,241 @@
+"""`edgeloop models`: train a line's first model from a folder of images, look at one, and check torch against ONNX.
+
+Exit codes: 0 ok, 1 error, 2 usage, 4 the images do not allow a model that could be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from models.contracts.model_manifest import ClassSpec
+    from models.nn.starting import LabelledImage
+    from models.runtime.bundle import Bundle
+
+app = typer.Typer(no_args_is_help=True, help="Build, train and check models.", pretty_exceptions_enable=False)
+GOOD_NAMES = "good,ok,normal,free,clean,functional"
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+CANNOT_TRAIN = 4
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    print(f"edgeloop models: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def train(
+    *,
+    line: Annotated[str, typer.Option(help="The line's name, as in edgeloop cloud line create.")],
+    data: Annotated[Path, typer.Option(help="Folder with one folder of images per class; labels.csv is optional.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model; must not hold one already.")],
+    good: Annotated[str, typer.Option(help="Classes that are good; every other folder is a defect.")] = GOOD_NAMES,
+    must_catch: Annotated[str, typer.Option(help="Defect classes that no update may newly miss.")] = "",
+    preset: Annotated[str, typer.Option(help="Size of the model.")] = "nano",
+    hold_out: Annotated[float, typer.Option(min=0.1, max=0.5, help="Share kept for calibration.")] = 0.25,
+    flips: Annotated[bool, typer.Option(help="Mirrored parts are as valid; --no-flips where they are not.")] = True,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a line's first model: a frozen base and adapter release 1, with a report; or say what is missing."""
+    from models.nn.checkpoint import BadCheckpoint
+    from models.nn.starting import CannotTrain, StartingSettings, build_starting, split
+    from models.runtime.bundle import is_complete
+
+    if is_complete(out):
+        _fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
+    images = _read_images(data)
+    classes = _classes(images, good=_names(good), must_catch=_names(must_catch))
+    try:
+        settings = StartingSettings(preset=preset, family=f"{line}-{preset}", flips=flips)
+        learn, held = split(images, share=hold_out, seed=seed)
+        made = build_starting(
+            learn, validation=held, line=line, classes=classes, settings=settings, seed=seed, now=datetime.now(UTC),
+            say=_say,
+        )  # fmt: skip
+    except (CannotTrain, BadCheckpoint) as fault:
+        _fail(f"cannot train line {line}: {fault}", CANNOT_TRAIN)
+    except ValueError as fault:
+        _fail(str(fault), 2)
+    _write(out, made, held)
+    report = _report(line, preset, made.report, classes, trained=len(learn))
+    (out / "report.md").write_text(report, encoding="utf-8")
+    document = {"schema": 1, "line": line, "out": str(out), "metrics": made.report}
+    print(json.dumps(document, sort_keys=True) if as_json else report)
+
+
+def _write(out: Path, made: Any, held: list[LabelledImage]) -> None:
+    """The model as a bundle, and the held-out images that will judge every later release."""
+    from models.contracts.base import sha256_hex
+    from models.runtime.bundle import Bundle, write_starting
+
+    files = {name: out / "files" / name for name in made.base.files}
+    (out / "files").mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        path.write_bytes(made.base.files[name])
+    for image in held:
+        folder = out / "gate" / image.label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{sha256_hex(image.data)[:16]}.{_suffix(image.data)}").write_bytes(image.data)
+    release = made.release
+    write_starting(
+        out, Bundle(made.base.manifest, files, made.checkpoint, release.manifest, release.blobs, made.report)
+    )
+
+
+def _suffix(data: bytes) -> str:
+    from models.runtime.image import read_header
+
+    return read_header(data).type.removeprefix("image/")
+
+
+def _names(text: str) -> set[str]:
+    return {name.strip() for name in text.split(",") if name.strip()}
+
+
+def _read_images(folder: Path) -> list[LabelledImage]:
+    """Images with their folder as label; ``labels.csv`` (file,label[,domain][,group]) takes its place where it is."""
+    import csv
+
+    from models.nn.starting import LabelledImage
+
+    if not folder.is_dir():
+        _fail(f"{folder} is no folder: give one with a folder of images per class", 2)
+    table = folder / "labels.csv"
+    try:
+        if not table.is_file():
+            paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
+            return [LabelledImage(path.read_bytes(), path.parent.name) for path in paths]
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            LabelledImage(
+                (folder / r["file"]).read_bytes(), r["label"], r.get("domain") or None, r.get("group") or None
+            )
+            for r in rows
+        ]
+    except KeyError as missing:
+        _fail(f"{table} needs the columns file and label; {missing} is not there", 2)
+    except OSError as fault:
+        _fail(f"{fault.filename}: {fault.strerror}", 2)
+
+
+def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str]) -> list[ClassSpec]:
+    from models.contracts.model_manifest import ClassSpec
+
+    names = sorted({image.label for image in images})
+    if not names:
+        _fail(
+            "the folder has no images: make one folder per class and put PNG, JPEG or BMP files into it", CANNOT_TRAIN
+        )
+    defects = [name for name in names if name not in good]
+    if len(defects) == len(names) or not defects:
+        missing = "good" if defects else "defect"
+        _fail(f"the classes {', '.join(names)} hold no {missing} class: name the good ones with --good", CANNOT_TRAIN)
+    if unknown := sorted(must_catch - set(defects)):
+        _fail(f"--must-catch {unknown[0]}: there is no such defect class; there are: {', '.join(defects)}", 2)
+    ordered = [name for name in names if name in good] + defects
+    return [ClassSpec(name=n, defect=n in defects, must_catch=n in must_catch) for n in ordered]
+
+
+def _report(line: str, preset: str, report: dict[str, float], classes: list[ClassSpec], *, trained: int) -> str:
+    """What a person reads before installing."""
+    from models.nn.starting import certifiable
+
+    rows = [
+        f"| {c.name} | {'defect' if c.defect else 'good'} | {report[f'recall_{c.name}']:.1%} |"
+        f" {int(report[f'images_{c.name}'])} |"
+        for c in classes
+    ]
+    defects = sum(int(report[f"images_{c.name}"]) for c in classes if c.defect)
+    missed = int(report["missed"])
+    lines = [
+        f"# Line {line}, first model ({preset})", "",
+        f"Trained on {trained} images, judged on {int(report['validation_images'])} it has not seen: accuracy "
+        f"{report['accuracy']:.1%}, balanced accuracy {report['balanced_accuracy']:.1%}.", "",
+        "| class | kind | recognised | judged on |", "|---|---|---|---|", *rows, "",
+        certifiable(missed=missed, defects=defects), "",
+        f"Torch and the exported int8 files agree on {report['parity_agreement']:.1%} of frames "
+        f"(largest difference of a probability {report['parity']:.4f}). A release has "
+        f"{report['release_bytes'] / 1e3:.0f} kB.", "",
+        "Thresholds were set on the same held-out images, so these figures lean to the good side; accuracy in the "
+        "field is measured by the dashboard from random samples.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _open(folder: Path) -> Bundle:
+    from models.runtime.bundle import BadBundle, read_starting
+
+    try:
+        return read_starting(folder)
+    except BadBundle as fault:
+        _fail(str(fault))
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(help="A folder made by train.")], as_json: AsJson = False) -> None:
+    """What a trained model is: sizes, digests, classes, thresholds."""
+    bundle = _open(folder)
+    base, adapter = bundle.base, bundle.adapter
+    document = {
+        "schema": 1,
+        "base": {"family": base.family, "version": base.version, "sha256": base.digest(), "preset": base.preset,
+                 "parameters": base.parameters, "pretrained": base.pretrained, "quantization": base.quantization,
+                 "bytes": sum(file.length for file in base.files)},
+        "release": {"line": adapter.line, "release": adapter.release, "sha256": adapter.digest(),
+                    "classes": [c.name for c in adapter.head.classes],
+                    "thresholds": adapter.thresholds.model_dump(mode="json"),
+                    "bytes": sum(blob.length for blob in adapter.blobs())},
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(document, sort_keys=True))
+        return
+    for name, part in document.items():
+        if isinstance(part, dict):
+            print(name)
+            for key, value in part.items():
+                print(f"  {key}: {value}")
+
+
+@app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(help="A folder made by train.")],
+    data: Annotated[Path, typer.Option(help="Images, as for train.")],
+    frames: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest probability difference allowed.")] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Compare torch with the exported int8 files on real frames; exit 1 beyond the tolerance."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from models.nn.checkpoint import load_checkpoint
+    from models.nn.examples import frame_tokens
+    from models.nn.parity import compare
+    from models.runtime.bundle import CHECKPOINT
+    from models.runtime.image import decode_image
+
+    bundle = _open(folder)
+    model = bundle.model()
+    images = _read_images(data)[:frames]
+    if not images:
+        _fail(f"{data} has no images", 2)
+    tokens = np.stack([frame_tokens(model.base, decode_image(i.data), flips=False)[0] for i in images])
+    found = compare(model.base, load_checkpoint(folder / CHECKPOINT), model.head, tokens, lora=None, feeds=model.lora)
+    ok = found.max_probability <= tolerance
+    document = {"schema": 1, "ok": ok, "tolerance": tolerance, **asdict(found)}
+    text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
+    print(json.dumps(document, sort_keys=True) if as_json else text)
+    raise typer.Exit(0 if ok else 1)
