@@ -30,6 +30,7 @@ MAX_MISTAKES = 0.25
 MAX_SLOPE = 1.2
 CLIP_G = 0.02
 EVEN_SHARE = 0.3
+MODEL_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +197,38 @@ def _variance(residual: Array, pi: Array, *, lost: int) -> float:
     return float(((1 - pi) * (weight * residual) ** 2).sum() / weight.sum() ** 2) * n / max(n - lost, 1)
 
 
-def _expected_design(g: Array, pi: Array) -> float:
-    """Design effect a model expects: errors fall where g says, mixed with `EVEN_SHARE` of errors anywhere.
+@dataclass(frozen=True, slots=True)
+class _Anticipated:
+    """What a model expects: the variance if g is right, and the design effect whatever g's level."""
 
-    The anticipated variance of Isaki & Fuller (JASA 1982) with ``g (1 - g)`` scaled to mean 1; the even part keeps it
-    honest when g is overconfident. With only the even part it is Kish's effect of unequal weights.
+    variance: float
+    design: float
+
+
+def _anticipated(g: Array, pi: Array, *, rate: float) -> _Anticipated:
+    """The anticipated variance of Isaki & Fuller (JASA 1982): agreement is a coin of probability q in every part.
+
+    ``q = g (1 - e) + (1 - g) e``: the call is right and the reviewer too, or neither. The design effect takes q (1 - q)
+    at mean 1, mixed with `EVEN_SHARE` of disagreement anywhere, which keeps it honest when g is overconfident; with only
+    the even part it is Kish's effect of unequal weights.
     """
     weight = 1 / pi
     inner = np.clip(g, CLIP_G, 1 - CLIP_G)
-    spread = inner * (1 - inner)
-    spread = EVEN_SHARE + (1 - EVEN_SHARE) * spread / _mean(spread, weight)
-    return float(((1 - pi) * weight**2 * spread).sum() / weight.sum() ** 2) * len(pi)
+    agree = inner * (1 - rate) + (1 - inner) * rate
+    spread = agree * (1 - agree)
+    lever = (1 - pi) * weight**2 / weight.sum() ** 2
+    shape = EVEN_SHARE + (1 - EVEN_SHARE) * spread / _mean(spread, weight)
+    return _Anticipated(float((lever * spread).sum()), float((lever * shape).sum()) * len(pi))
+
+
+def _cautious(variance: float, model: _Anticipated) -> float:
+    """Move an estimated variance up towards the model's by `MODEL_SHARE`, never down.
+
+    Rare disagreements among parts that were seldom drawn carry most of the variance and are mostly not in the sample:
+    then the estimate is high and its estimated variance low at once, and without this the interval misses the truth
+    from above.
+    """
+    return max(variance, (1 - MODEL_SHARE) * variance + MODEL_SHARE * model.variance)
 
 
 def _accuracy(
@@ -226,12 +248,13 @@ def _accuracy(
     """
     reviewer = reviewer or Reviewer()
     right = int(sample.agrees.sum())
+    model = _anticipated(sample.g, sample.pi, rate=reviewer.rate)
     size = effective_size(
         observed,
-        _variance(residual, sample.pi, lost=lost),
+        _cautious(_variance(residual, sample.pi, lost=lost), model),
         labels=len(sample),
         minority=min(right, len(sample) - right),
-        expected=_expected_design(sample.g, sample.pi),
+        expected=model.design,
     )
     quantile = student_quantile(len(sample) - lost)
     raw = wilson(min(max(observed, 0.0), 1.0), size, quantile=quantile)

@@ -19,7 +19,7 @@ import logging
 import os
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +63,23 @@ class EpochFile:
         except (ValueError, TypeError, KeyError, OSError) as fault:
             log.warning("the spool's epoch file is damaged and will be rewritten: %s", fault)
             return None
+
+
+def save_survivors(folder: Path, survivors: Mapping[str, float], *, fs: Fs) -> None:
+    """Survival probabilities by sid, kept beside the index in case that must be rebuilt."""
+    write_atomic(folder / "survivors", json.dumps(survivors).encode(), fs=fs)
+
+
+def load_survivors(folder: Path) -> dict[str, float]:
+    """What `save_survivors` wrote; empty when it is missing or damaged, which a rebuild says loudly."""
+    try:
+        document = json.loads((folder / "survivors").read_bytes())
+        return {str(sid): float(p) for sid, p in document.items() if 0 < float(p) <= 1}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError, OSError):
+        log.exception("survival probabilities are damaged: rebuilt samples count as never thinned")
+        return {}
 
 
 def lock(folder: Path) -> int:
@@ -198,13 +215,14 @@ class Recovery:
     def _load(self, file: Path) -> Blob | None:
         try:
             return self._blobs.read(file.stem)
-        except (CorruptBlob, OSError) as fault:
+        except CorruptBlob as fault:
             log.warning("blob %s is no sample, moved to quarantine/: %s", file.name, fault)
             self._blobs.set_aside(file)
             return None
 
-    def _adopt(self, db: sqlite3.Connection, strangers: Iterable[tuple[Path, Blob]]) -> None:
+    def _adopt(self, db: sqlite3.Connection, strangers: Sequence[tuple[Path, Blob]]) -> None:
         at = self._now().timestamp()
+        survivors = load_survivors(self._folder) if strangers else {}
         for file, blob in strangers:
             meta, size = blob.meta, file.stat().st_size
             columns = (meta.sid, blob.prio, size, crowd(meta), score(meta), at)
@@ -213,9 +231,9 @@ class Recovery:
             ).fetchone()
             if row is None:
                 db.execute(
-                    "INSERT INTO samples (sid, prio, bytes, crowd, score, changed_at, epoch, seq, stored_at, state)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
-                    (*columns, meta.epoch, meta.seq, at),
+                    "INSERT INTO samples (sid, prio, bytes, crowd, score, changed_at, epoch, seq, stored_at, survive,"
+                    " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+                    (*columns, meta.epoch, meta.seq, at, survivors.get(meta.sid, 1.0)),
                 )
             elif row[1] == State.WRITING:
                 db.execute(

@@ -9,6 +9,7 @@ health becomes degraded and the line goes on. Threads may put while the uplink r
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -19,24 +20,25 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from edge_agent.spool.blobs import MAX_META_BYTES, BlobFolder, CorruptBlob, encode_blob
-from edge_agent.spool.books import declare, insert_record, lose, ranges
+from edge_agent.spool import queries
+from edge_agent.spool.blobs import MAX_META_BYTES, Blob, BlobFolder, CorruptBlob, encode_blob
+from edge_agent.spool.books import lose
 from edge_agent.spool.index import IndexFault
+from edge_agent.spool.outbox import Outbox
+from edge_agent.spool.pressure import Ballast, Pressure
 from edge_agent.spool.queue import FairQueue
 from edge_agent.spool.recovery import RESERVE, EpochFile, Recovery, crowd, lock, score
 from edge_agent.spool.sample import Accepted, Account, Health, Limits, NotAccepted, Record, RecordKind, Sample
-from edge_agent.spool.thinning import Candidate, Verdicts, thin
 from models.contracts.base import sha256_hex
 from models.contracts.sample import SampleMeta
-from models.contracts.topics import UP_LIMIT
 from models.contracts.uplink import MAX_SAMPLE_BYTES, LossReason, Priority
 from models.disk import REAL_FS, Fs
 
 log = logging.getLogger(__name__)
 
 Build = Callable[[str, int], SampleMeta]
-MAX_ROUNDS = 16
-MAX_RANGES = 64
+GONE = frozenset({errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EISDIR})
+"""Faults of reading after which a sample is lost."""
 
 
 class Spool:
@@ -68,28 +70,30 @@ class Spool:
         self._now, self._mono, self._rng = now, mono, rng
         self._lock = threading.RLock()
         self._blobs = BlobFolder(folder, fs=fs)
-        self._ballast = folder / "ballast"
+        self._ballast = Ballast(folder, fs=fs, limits=self._limits)
         folder.mkdir(parents=True, exist_ok=True)
         self._owner: int | None = lock(folder)
         try:
             self._blobs.prepare()
             opened = Recovery(
-                folder, edge=edge, blobs=self._blobs, fs=fs, now=now, rng=rng, make_room=self._drop_ballast
+                folder, edge=edge, blobs=self._blobs, fs=fs, now=now, rng=rng, make_room=self._ballast.drop
             ).run()
         except BaseException:
             os.close(self._owner)
             raise
         self._index, self._note, self.rebuilt = opened.index, opened.epoch, opened.rebuilt
+        self._outbox = Outbox(self._index, edge=edge, now=now, rng=rng)
         self._top = self._query("SELECT COALESCE(MAX(seq), 0) FROM samples WHERE epoch = ?", self.epoch)
-        self._bytes = self._query("SELECT COALESCE(SUM(bytes), 0) FROM samples WHERE state = 'ready'")
-        self._round = self._query("SELECT COALESCE(MAX(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'round'")
+        self._pressure = Pressure(
+            folder, index=self._index, blobs=self._blobs, fs=fs, limits=self._limits, epoch=self.epoch, now=now
+        )
         self._leased: dict[str, Priority] = {}
         self._queue = FairQueue()
         self._unsettled: list[tuple[int, LossReason, str]] = []
         self._unnumbered = 0
         self._health: Health = "ok"
         self._pruned_at = mono()
-        self._restore_ballast()
+        self._ballast.restore()
 
     @property
     def epoch(self) -> str:
@@ -128,7 +132,9 @@ class Spool:
         """
         try:
             with self._lock:
-                room = self._make_space(len(image))
+                if self._pressure.relieve(len(image), self._leased):
+                    self._health = "full"
+                room = self._pressure.fits(len(image))
                 seq = self._reserve()
         except (IndexFault, OSError) as fault:
             return self._failed(None, fault)
@@ -142,16 +148,13 @@ class Spool:
         return self._store(seq, meta, image, prio)
 
     def _store(self, seq: int, meta: SampleMeta, image: bytes, prio: Priority) -> Accepted | NotAccepted:
-        meta_bytes = meta.encode()
-        if (meta.epoch, meta.seq, meta.edge) != (self.epoch, seq, self._edge):
+        meta_bytes, digest = meta.encode(), sha256_hex(image)
+        fault = self._wrong_envelope(seq, meta, digest)
+        if fault is not None:
             self._refuse(seq, LossReason.IO_ERROR, "envelope_failed")
-            raise ValueError(f"the envelope of {meta.sid} must carry edge {self._edge}, epoch {self.epoch}, seq {seq}")
+            raise ValueError(fault)
         if len(meta_bytes) > MAX_META_BYTES or not 0 < len(image) <= MAX_SAMPLE_BYTES:
             return self._refuse(seq, LossReason.REFUSED, f"size: image {len(image)}, envelope {len(meta_bytes)} bytes")
-        digest = sha256_hex(image)
-        if (meta.image.sha256, meta.image.size) != (digest, len(image)):
-            self._refuse(seq, LossReason.IO_ERROR, "envelope_failed")
-            raise ValueError(f"the envelope of {meta.sid} describes another image")
         data = encode_blob(meta_bytes, image, digest, prio)
         try:
             self._blobs.write(meta.sid, data)
@@ -160,12 +163,21 @@ class Spool:
         try:
             with self._lock:
                 self._index.write(lambda db: self._accept(db, seq, meta, len(data), prio))
-                self._bytes += len(data)
-                self._health = "full" if self._bytes >= self._limits.high * self._limits.max_bytes else "ok"
+                self._pressure.bytes += len(data)
+                self._health = "full" if self._pressure.high else "ok"
         except (IndexFault, sqlite3.IntegrityError) as fault:
             self._blobs.discard(meta.sid)
             return self._failed(seq, fault)
         return Accepted(sid=meta.sid, epoch=self.epoch, seq=seq)
+
+    def _wrong_envelope(self, seq: int, meta: SampleMeta, digest: str) -> str | None:
+        if (meta.epoch, meta.seq, meta.edge) != (self.epoch, seq, self._edge):
+            return f"the envelope of {meta.sid} must carry edge {self._edge}, epoch {self.epoch}, seq {seq}"
+        if meta.image.sha256 != digest:
+            return f"the envelope of {meta.sid} describes another image"
+        if self._blobs.size(meta.sid) is not None:
+            return f"sid {meta.sid} is in the spool already: mint a new one for every sample"
+        return None
 
     def _accept(self, db: sqlite3.Connection, seq: int, meta: SampleMeta, size: int, prio: Priority) -> None:
         at = self._now().timestamp()
@@ -230,85 +242,6 @@ class Spool:
         self._index.write(work)
         self._unsettled.clear()
 
-    # -- a full disk -----------------------------------------------------------------------------------------------
-
-    def _over(self, coming: int = 0) -> bool:
-        limits = self._limits
-        return self._bytes + coming >= limits.high * limits.max_bytes or self._short() > 0
-
-    def _short(self) -> int:
-        return max(0, self._limits.min_free_bytes - self._fs.free_bytes(self._folder))
-
-    def _make_space(self, coming: int) -> bool:
-        """Thin if the limits ask for it. False: there is no room even so."""
-        if self._over(coming):
-            goal = min(int(self._limits.low * self._limits.max_bytes), self._bytes + coming - self._short()) - coming
-            for _ in range(MAX_ROUNDS):
-                if self._bytes <= goal or not self._thin(self._bytes - goal):
-                    break
-            self._health = "full"
-        return self._bytes + coming <= self._limits.max_bytes
-
-    def _thin(self, excess: int) -> bool:
-        """One round in one commit, then the files. False: nothing is left that may go."""
-        candidates = self._candidates()
-        number = self._round + 1
-        verdicts = thin(candidates, excess=excess, epoch=self.epoch, number=number)
-        if not verdicts.gone and not verdicts.survived:
-            return False
-        sizes = {candidate.sid: candidate.bytes for candidate in candidates}
-        self._index.write(lambda db: self._record_round(db, verdicts, number))
-        self._round = number
-        self._bytes -= sum(sizes[sid] for sid, _, _ in verdicts.gone)
-        log.warning(
-            "spool full: round %d gave up %d samples, %d stay with a lower survival probability",
-            number, len(verdicts.gone), len(verdicts.survived),
-        )  # fmt: skip
-        for sid, _, _ in verdicts.gone:
-            self._blobs.discard(sid)
-        return True
-
-    def _candidates(self) -> list[Candidate]:
-        rows = self._index.read(
-            lambda db: db.execute(
-                "SELECT sid, bytes, prio, crowd, score, survive FROM samples WHERE state = 'ready' ORDER BY n"
-            ).fetchall()
-        )
-        free = [Candidate(r[0], r[1], Priority(r[2]), *r[3:]) for r in rows if r[0] not in self._leased]
-        humans = (Priority.FLAGGED, Priority.ALERT)
-        if any(prio not in humans for prio in self._leased.values()):
-            # Others are on their way out, so flagged samples are not yet the only ones left.
-            return [candidate for candidate in free if candidate.prio not in humans]
-        return free
-
-    def _record_round(self, db: sqlite3.Connection, verdicts: Verdicts, number: int) -> None:
-        at = self._now().timestamp()
-        for sid, reason, policy in verdicts.gone:
-            lose(db, db.execute("SELECT n FROM samples WHERE sid = ?", (sid,)).fetchone()[0], reason, policy, at)
-        db.executemany("UPDATE samples SET survive = ? WHERE sid = ?", [(p, sid) for sid, p in verdicts.survived])
-        db.execute("INSERT OR REPLACE INTO meta VALUES ('round', ?)", (str(number),))
-
-    def _drop_ballast(self) -> bool:
-        if not self._ballast.exists():
-            return False
-        try:
-            self._fs.unlink(self._ballast)
-        except OSError:
-            log.exception("the ballast cannot be given up")
-            return False
-        log.warning("disk full: gave up the ballast so that the accounts can be written")
-        return True
-
-    def _restore_ballast(self) -> None:
-        size = self._limits.ballast_bytes
-        if not size or self._ballast.exists():
-            return
-        try:
-            if self._fs.free_bytes(self._folder) > self._limits.min_free_bytes + 2 * size:
-                self._fs.write_new(self._ballast, bytes(size))
-        except OSError as fault:
-            log.warning("no ballast for now: %s", fault)
-
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def next_batch(self, limit: int, *, weights: Mapping[Priority, int], exclude: Collection[str] = ()) -> list[Sample]:
@@ -318,7 +251,7 @@ class Spool:
         with self._lock:
             busy = {*self._leased, *exclude}
             try:
-                heads = self._index.read(lambda db: _heads(db, limit, busy))
+                heads = self._index.read(lambda db: queries.heads(db, limit, busy))
             except IndexFault:
                 log.exception("the spool's index cannot be read")
                 return []
@@ -329,10 +262,8 @@ class Spool:
             return samples
 
     def _load(self, sid: str, survive: float) -> Sample | None:
-        try:
-            blob = self._blobs.read(sid)
-        except (CorruptBlob, OSError) as fault:
-            self._spoiled(sid, fault)
+        blob = self._read(sid)
+        if blob is None:
             return None
         meta = blob.meta
         return Sample(
@@ -352,12 +283,21 @@ class Spool:
 
     def image(self, sid: str) -> bytes | None:
         """The image, checked to the last bit; None when it is spoiled, which is declared here."""
+        blob = self._read(sid)
+        return None if blob is None else blob.image
+
+    def _read(self, sid: str) -> Blob | None:
         try:
-            return self._blobs.read(sid).image
-        except (CorruptBlob, OSError) as fault:
-            with self._lock:
+            return self._blobs.read(sid)
+        except CorruptBlob as fault:
+            self._spoiled(sid, fault)
+        except OSError as fault:
+            if fault.errno in GONE:
                 self._spoiled(sid, fault)
-            return None
+            else:
+                # Too many open files, no memory: the sample is as good as before and is read again later.
+                log.warning("sample %s cannot be read now: %s", sid, fault)
+        return None
 
     def _spoiled(self, sid: str, fault: Exception) -> None:
         log.error("sample %s is spoiled on disk, declared lost: %s", sid, fault)
@@ -404,7 +344,7 @@ class Spool:
                 return False
             if size is None:
                 return False
-            self._bytes -= size
+            self._pressure.bytes -= size
             self._leased.pop(sid, None)
         self._clear(sid, keep=reason is not None)
         return True
@@ -428,47 +368,27 @@ class Spool:
             ValueError: larger than its topic allows.
             IndexFault: it could not be stored; keep it and try again.
         """
-        if len(payload) > UP_LIMIT[kind]:
-            raise ValueError(f"a {kind} of {len(payload)} bytes; its topic takes {UP_LIMIT[kind]}")
         with self._lock:
-            self._index.write(lambda db: insert_record(db, key, kind, payload))
+            self._outbox.add(kind, key, payload)
 
     def records_due(self, limit: int, *, exclude: Collection[str] = ()) -> list[Record]:
         """Records that wait for their receipt, losses first, else oldest first. New losses are declared here."""
         with self._lock:
             try:
                 self._settle()
-                waiting = self._query("SELECT COUNT(*) FROM records WHERE kind = 'loss' AND refused IS NULL")
-                if not waiting and self._query("SELECT COUNT(*) FROM samples WHERE state = 'lost' AND loss_id IS NULL"):
-                    self._index.write(lambda db: declare(db, edge=self._edge, now=self._now(), rng=self._rng))
-                rows = self._index.read(
-                    lambda db: db.execute(
-                        "SELECT id, kind, payload FROM records WHERE refused IS NULL"
-                        " ORDER BY kind <> 'loss', n LIMIT ?",
-                        (limit + len(exclude),),
-                    ).fetchall()
-                )
-            except IndexFault:
-                log.exception("the spool's records cannot be read")
-                return []
-        return [Record(*row) for row in rows if row[0] not in exclude][:limit]
+            except IndexFault as fault:
+                log.warning("losses of a failing disk are not declared yet: %s", fault)
+            return self._outbox.due(limit, exclude)
 
     def record_acked(self, key: str) -> bool:
         """The cloud has the record: forget it."""
-        return self._change_record("DELETE FROM records WHERE id = ?", key)
+        with self._lock:
+            return self._outbox.acked(key)
 
     def record_refused(self, key: str, code: str) -> bool:
         """The cloud will never take the record: keep it for a person, send it no more."""
-        log.error("the cloud refused record %s: %s", key, code)
-        return self._change_record("UPDATE records SET refused = ? WHERE id = ?", code, key)
-
-    def _change_record(self, statement: str, *values: str) -> bool:
         with self._lock:
-            try:
-                return self._index.write(lambda db: db.execute(statement, values).rowcount > 0)
-            except IndexFault:
-                log.exception("a receipt could not be recorded, the record is sent again")
-                return False
+            return self._outbox.refused(key, code)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -482,25 +402,23 @@ class Spool:
             return self._index.read(self._account)
 
     def _account(self, db: sqlite3.Connection) -> Account:
-        n, size, oldest = db.execute(
-            "SELECT COUNT(*), COALESCE(SUM(bytes), 0), MIN(stored_at) FROM samples WHERE state IN ('writing', 'ready')"
-        ).fetchone()
-        numbers = db.execute(
-            "SELECT seq FROM samples WHERE epoch = ? AND state IN ('writing', 'ready') ORDER BY seq", (self.epoch,)
-        )
-        parts: list[tuple[int, int]] = []
-        complete = True
-        for part in ranges(row[0] for row in numbers):
-            if len(parts) == MAX_RANGES:
-                complete = False
-                break
-            parts.append(part)
+        n, size, oldest = queries.pending(db)
+        parts, complete = queries.pending_ranges(db, self.epoch)
         lost = dict(db.execute("SELECT reason, n FROM lost"))
         if self._unnumbered:
             lost["unnumbered"] = self._unnumbered
-        records = db.execute("SELECT COUNT(*) FROM records WHERE refused IS NULL").fetchone()[0]
-        age = 0.0 if oldest is None else max(0.0, self._now().timestamp() - oldest)
-        return Account(self.epoch, self._top, n, size, age, parts, complete, self._health, lost, records)
+        return Account(
+            epoch=self.epoch,
+            max_seq=self._top,
+            pending=n,
+            pending_bytes=size,
+            oldest_age_s=0.0 if oldest is None else max(0.0, self._now().timestamp() - oldest),
+            ranges=parts,
+            complete=complete,
+            health=self._health,
+            lost=lost,
+            records=int(db.execute("SELECT COUNT(*) FROM records WHERE refused IS NULL").fetchone()[0]),
+        )
 
     def tend(self) -> None:
         """Housekeeping, called now and then by the uplink: ballast, rows beyond their age, old quarantine files."""
@@ -508,32 +426,13 @@ class Spool:
             if self._mono() - self._pruned_at < 600:
                 return
             self._pruned_at = self._mono()
-            self._restore_ballast()
+            self._ballast.restore()
             limit = self._now().timestamp() - self._limits.keep_s
             try:
-                self._index.write(lambda db: _purge(db, limit, self.epoch, self._top))
+                self._index.write(lambda db: queries.purge(db, limit, self.epoch, self._top))
                 self._blobs.thin_quarantine()
             except (IndexFault, OSError) as fault:
                 log.warning("old rows and files stay for now: %s", fault)
 
     def _query(self, statement: str, *values: str) -> int:
         return int(self._index.read(lambda db: db.execute(statement, values).fetchone()[0]))
-
-
-def _heads(db: sqlite3.Connection, limit: int, busy: Collection[str]) -> dict[Priority, dict[str, float]]:
-    """The oldest free samples of every stream: sid and survival probability."""
-    statement = "SELECT sid, survive FROM samples WHERE state = 'ready' AND prio = ? ORDER BY n LIMIT ?"
-    return {
-        prio: {sid: p for sid, p in db.execute(statement, (prio, limit + len(busy))) if sid not in busy}
-        for prio in Priority
-    }
-
-
-def _purge(db: sqlite3.Connection, limit: float, epoch: str, top: int) -> None:
-    """Final rows older than `limit`, but never the newest number, from which the next one follows, and no loss that the
-    cloud has not acknowledged."""
-    db.execute(
-        "DELETE FROM samples WHERE changed_at < ? AND NOT (epoch = ? AND seq = ?) AND (state = 'acked' OR"
-        " (state = 'lost' AND loss_id IS NOT NULL AND loss_id NOT IN (SELECT id FROM records)))",
-        (limit, epoch, top),
-    )

@@ -43,7 +43,7 @@ def _write(target: str, document: dict[str, Any]) -> None:
 def accuracy(
     *,
     seeds: SeedsOption = "0,1,2,3,4",
-    lines: Annotated[int, typer.Option(min=1, help="Simulated lines per seed, six hours each.")] = 100,
+    lines: Annotated[int, typer.Option(min=1, help="Simulated lines per seed, six hours each.")] = 120,
     processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     json_file: JsonOption = "",
 ) -> None:

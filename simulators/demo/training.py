@@ -13,19 +13,23 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import models.contracts
+import models.nn
+import models.runtime
 from models.contracts.base import canonical, sha256_hex
 from models.runtime.bundle import is_complete
 from simulators.cells import Cell
+from simulators.demo import job, scenario
 from simulators.demo.scenario import LINE, Scenario
 from simulators.servers.children import Command, Servers, python_module
 
 Kind = Literal["starting", "joint"]
 LIBRARIES = ("torch", "transformers", "peft", "onnx", "onnxruntime", "numpy")
-SOURCES = ("models.nn", "models.runtime", "models.contracts", "simulators.demo.job", "simulators.demo.scenario")
+DECIDING = (models.nn, models.runtime, models.contracts, scenario, job)
+SOURCES = tuple(Path(str(module.__file__)) for module in DECIDING)
 TRAIN_WITHIN_S = 1800.0
 
 
@@ -82,20 +86,16 @@ def _listed(cell: Cell) -> dict[str, str]:
 def code_digest() -> str:
     """SHA-256 over the sources that decide what a trained model is."""
     digest = hashlib.sha256()
-    for path in _sources():
+    for path in (file for source in SOURCES for file in _files(source)):
         digest.update(f"{path.parent.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _sources() -> list[Path]:
-    files: list[Path] = []
-    for name in SOURCES:
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise RuntimeError(f"{name} is not installed as files")
-        origin = Path(spec.origin)
-        files += sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    return files
+def _files(source: Path) -> list[Path]:
+    """A package's modules, or a module alone."""
+    if source.is_dir():
+        return sorted(source.rglob("*.py"))
+    return sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]
 
 
 def obtain(
