@@ -30,7 +30,7 @@ MAX_MISTAKES = 0.25
 MAX_SLOPE = 1.2
 CLIP_G = 0.02
 EVEN_SHARE = 0.3
-MODEL_SHARE = 0.2
+MODEL_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,8 @@ def _anticipated(g: Array, pi: Array, *, rate: float) -> _Anticipated:
     """The anticipated variance of Isaki & Fuller (JASA 1982): agreement is a coin of probability q in every part.
 
     ``q = g (1 - e) + (1 - g) e``: the call is right and the reviewer too, or neither. The design effect takes q (1 - q)
-    at mean 1, mixed with `EVEN_SHARE` of disagreement anywhere, which keeps it honest when g is overconfident; with only
-    the even part it is Kish's effect of unequal weights.
+    at mean 1, mixed with `EVEN_SHARE` of disagreement anywhere, which keeps it honest when g is overconfident; with
+    only the even part it is Kish's effect of unequal weights.
     """
     weight = 1 / pi
     inner = np.clip(g, CLIP_G, 1 - CLIP_G)

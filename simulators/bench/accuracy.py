@@ -11,9 +11,11 @@ Tuned on seeds >= 100, reported on 0-4 (docs/decisions/0003-accuracy-estimator.m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from statistics import NormalDist
 from typing import Any
 
@@ -149,7 +151,7 @@ def run(
     work = [(seed, line, settings or PlantSettings()) for seed in seeds for line in range(lines)]
     if processes == 1:
         return [outcome for item in work for outcome in run_line(*item)]
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         found = pool.map(run_line, *zip(*work, strict=True), chunksize=4)
         return [outcome for line in found for outcome in line]
 
@@ -257,12 +259,19 @@ def report(outcomes: Sequence[Outcome]) -> list[Summary]:
     return [*(summarise(outcomes, regime) for regime in REGIMES), summarise(outcomes)]
 
 
+def _known(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
+
+
 def document(seeds: Sequence[int], summaries: Sequence[Summary], goals: Sequence[Target]) -> dict[str, Any]:
-    """The JSON answer, under stable names."""
+    """The JSON answer, under stable names; a figure without a single hour behind it is null."""
     return {
         "schema_version": 1,
         "seeds": list(seeds),
-        "summaries": [asdict(one) for one in summaries],
+        "summaries": [_known(asdict(one)) for one in summaries],
         "targets": [asdict(one) for one in goals],
         "ok": all(one.ok for one in goals),
     }
