@@ -91,7 +91,7 @@ class Spool:
         self._queue = FairQueue()
         self._unsettled: list[tuple[int, LossReason, str]] = []
         self._unnumbered = 0
-        self._health: Health = "ok"
+        self._degraded = False
         self._pruned_at = mono()
         self._ballast.restore()
 
@@ -102,7 +102,8 @@ class Spool:
 
     @property
     def health(self) -> Health:
-        return self._health
+        """degraded: the disk failed at the last sample. full: samples are being given up."""
+        return "degraded" if self._degraded else "full" if self._pressure.full else "ok"
 
     def __enter__(self) -> Spool:
         return self
@@ -132,8 +133,7 @@ class Spool:
         """
         try:
             with self._lock:
-                if self._pressure.relieve(len(image), self._leased):
-                    self._health = "full"
+                self._pressure.relieve(len(image), self._leased)
                 room = self._pressure.fits(len(image))
                 seq = self._reserve()
         except (IndexFault, OSError) as fault:
@@ -149,10 +149,10 @@ class Spool:
 
     def _store(self, seq: int, meta: SampleMeta, image: bytes, prio: Priority) -> Accepted | NotAccepted:
         meta_bytes, digest = meta.encode(), sha256_hex(image)
-        fault = self._wrong_envelope(seq, meta, digest)
-        if fault is not None:
+        wrong = self._wrong_envelope(seq, meta, digest)
+        if wrong is not None:
             self._refuse(seq, LossReason.IO_ERROR, "envelope_failed")
-            raise ValueError(fault)
+            raise ValueError(wrong)
         if len(meta_bytes) > MAX_META_BYTES or not 0 < len(image) <= MAX_SAMPLE_BYTES:
             return self._refuse(seq, LossReason.REFUSED, f"size: image {len(image)}, envelope {len(meta_bytes)} bytes")
         data = encode_blob(meta_bytes, image, digest, prio)
@@ -164,7 +164,7 @@ class Spool:
             with self._lock:
                 self._index.write(lambda db: self._accept(db, seq, meta, len(data), prio))
                 self._pressure.bytes += len(data)
-                self._health = "full" if self._pressure.high else "ok"
+                self._degraded = False
         except (IndexFault, sqlite3.IntegrityError) as fault:
             self._blobs.discard(meta.sid)
             return self._failed(seq, fault)
@@ -209,11 +209,11 @@ class Spool:
         log.error("the spool could not store a sample, the line goes on: %s", fault)
         if seq is None:
             with self._lock:
-                self._health, self._unnumbered = "degraded", self._unnumbered + 1
+                self._degraded, self._unnumbered = True, self._unnumbered + 1
             return NotAccepted(reason=LossReason.IO_ERROR, detail=str(fault))
         answer = self._refuse(seq, LossReason.IO_ERROR, type(fault).__name__)
         with self._lock:
-            self._health = "degraded"
+            self._degraded = True
         return NotAccepted(reason=answer.reason, seq=seq, detail=str(fault))
 
     def _refuse(self, seq: int, reason: LossReason, policy: str) -> NotAccepted:
@@ -340,7 +340,7 @@ class Spool:
             except IndexFault:
                 # The answer is lost; the sample is offered again and the cloud repeats it.
                 log.exception("an answer for %s could not be recorded", sid)
-                self._health = "degraded"
+                self._degraded = True
                 return False
             if size is None:
                 return False
@@ -415,7 +415,7 @@ class Spool:
             oldest_age_s=0.0 if oldest is None else max(0.0, self._now().timestamp() - oldest),
             ranges=parts,
             complete=complete,
-            health=self._health,
+            health=self.health,
             lost=lost,
             records=int(db.execute("SELECT COUNT(*) FROM records WHERE refused IS NULL").fetchone()[0]),
         )
