@@ -101,7 +101,7 @@ class Labelled:
     @property
     def agrees(self) -> Array:
         """1 where the forced call and the reviewer say the same, else 0."""
-        return (self.called_defect == self.says_defect).astype(np.float64)
+        return np.asarray(self.called_defect == self.says_defect, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

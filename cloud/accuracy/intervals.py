@@ -42,7 +42,7 @@ def student_quantile(df: int, *, level: float = LEVEL) -> float:
         (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
         (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
     )
-    return x + sum(term / df ** (power + 1) for power, term in enumerate(terms))
+    return x + math.fsum(term / float(df) ** power for power, term in enumerate(terms, start=1))
 
 
 def wilson(share: float, size: float, *, quantile: float) -> Interval:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from statistics import NormalDist
 from typing import Any
@@ -106,21 +106,16 @@ def random_sample(hour: PlantHour, labels: int, *, mistakes: float, rng: np.rand
 def judge(hour: PlantHour, rng: np.random.Generator, *, settings: PlantSettings) -> Outcome:
     """Estimate one hour and hold it against its truth."""
     sample = to_labelled(hour)
-    known = {
-        "regime": hour.regime,
-        "parts": len(hour.ok),
-        "uploads": int(hour.uploaded.sum()),
-        "labels": len(sample),
-    }
+    seen = Outcome(regime=hour.regime, parts=len(hour.ok), uploads=int(hour.uploaded.sum()), labels=len(sample))
     if len(sample) < MIN_LABELS:
-        return Outcome(**known)
+        return seen
     reviewer = Reviewer(mistakes=hour.gold_mistakes, gold=hour.gold)
     totals = Totals(n=len(hour.g), sum_g=float(hour.g.sum()))
     clean = random_sample(hour, len(sample), mistakes=0.0, rng=rng)
     reviewed = random_sample(hour, len(sample), mistakes=settings.mistake_rate, rng=rng)
     srs = _corrected(reviewed, reviewer.rate)
-    return Outcome(
-        **known,
+    return replace(
+        seen,
         accuracy=_share(difference(sample, totals, reviewer=reviewer), hour.truth),
         hajek=_share(hajek(sample, reviewer=reviewer), hour.truth),
         escape=_share(escape(sample, reviewer=reviewer), hour.escape),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -24,7 +24,7 @@ def _factor(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-ROWS = (
+ROWS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("hours simulated", lambda one: str(one.hours)),
     ("hours with an interval", lambda one: str(one.estimated)),
     ("not enough labels", lambda one: _share(one.not_enough_labels)),
