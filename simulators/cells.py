@@ -12,9 +12,12 @@ cell type stands for one (19 mono and 26 poly blocks), and a block is in one set
     gate    mono + poly  thresholds, temperature, interpolation, acceptance
     test    mono + poly  read once, for the final table
 
-Blocks differ widely in their share of defects (0 to 57 of 60), so a plain draw of seven blocks may hold nearly none.
-The draw is therefore repeated until every set's share lies within `MAX_IMBALANCE` of its cell type's share
-(rerandomization: Morgan and Rubin, Annals of Statistics 40, 2012); the first draw that qualifies is taken.
+Blocks are of three sorts: sound modules with a few defective cells, modules whose cells are nearly all defective
+(`DEGRADED` of them or more), and a few mixed ones in between whose labels hardly show in the image. A plain draw may
+put all of one sort into one set, which then measures something else than the others. The draw is therefore repeated
+until every set's share of defects lies within `MAX_IMBALANCE` of its cell type's, every set has a degraded block, and
+no set has a share of mixed blocks more than `MAX_MIXED` above its cell type's (rerandomization: Morgan and Rubin,
+Annals of Statistics 40, 2012). The first draw that qualifies is taken; only labels decide, no model is asked.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from typing import Literal
 BLOCK = 60
 DEFECT_FROM = 0.5
 MAX_IMBALANCE = 0.08
+MAX_MIXED = 0.15
+DEGRADED = 0.7
+SOUND = 0.3
 MAX_DRAWS = 20_000
 LICENCE = "CC BY-NC-SA 4.0"
 CREDIT = (
@@ -38,7 +44,7 @@ CREDIT = (
 
 CellType = Literal["mono", "poly"]
 SetName = Literal["base", "stream", "gate", "test"]
-MONO_BLOCKS: dict[SetName, int] = {"base": 8, "stream": 5, "gate": 3, "test": 3}
+MONO_BLOCKS: dict[SetName, int] = {"base": 7, "stream": 4, "gate": 4, "test": 4}
 POLY_BLOCKS: dict[SetName, int] = {"stream": 13, "gate": 6, "test": 7}
 
 
@@ -155,15 +161,25 @@ def _draw(cells: tuple[Cell, ...], sizes: dict[SetName, int], rng: random.Random
         members.setdefault(cell.block, []).append(cell)
     if len(members) != sum(sizes.values()):
         raise NoCells(f"{len(members)} blocks, {sum(sizes.values())} expected: this is another release of the data set")
-    share = sum(cell.defective for cell in cells) / len(cells)
     order = sorted(members)
+    whole = set(order)
     for _ in range(MAX_DRAWS):
         rng.shuffle(order)
         deck = iter(order)
         drawn: dict[SetName, set[int]] = {name: set(islice(deck, size)) for name, size in sizes.items()}
-        if all(abs(_share(members, blocks) - share) <= MAX_IMBALANCE for blocks in drawn.values()):
+        if all(_alike(members, blocks, whole) for blocks in drawn.values()):
             return drawn
     raise NoCells(f"no draw of {MAX_DRAWS} gave sets with similar shares of defects")
+
+
+def _alike(members: dict[int, list[Cell]], blocks: set[int], whole: set[int]) -> bool:
+    shares = [_share(members, {block}) for block in blocks]
+    mixed, all_mixed = ([SOUND <= _share(members, {b}) < DEGRADED for b in some] for some in (blocks, whole))
+    return (
+        abs(_share(members, blocks) - _share(members, whole)) <= MAX_IMBALANCE
+        and max(shares) >= DEGRADED
+        and sum(mixed) / len(mixed) <= sum(all_mixed) / len(all_mixed) + MAX_MIXED
+    )
 
 
 def _share(members: dict[int, list[Cell]], blocks: set[int]) -> float:

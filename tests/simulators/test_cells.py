@@ -9,7 +9,9 @@ import pytest
 
 from simulators.cells import (
     BLOCK,
+    DEGRADED,
     MAX_IMBALANCE,
+    SOUND,
     Cell,
     NoCells,
     of_kind,
@@ -59,8 +61,20 @@ def test_no_group_is_in_two_sets(cells: tuple[Cell, ...], seed: int) -> None:
 def test_the_starting_model_never_sees_poly_and_the_stream_is_long_enough(cells: tuple[Cell, ...], seed: int) -> None:
     sets = split(cells, seed=seed)
     assert {cell.kind for cell in sets.base} == {"mono"}
-    assert len(of_kind(sets.stream, "mono")) >= 240
+    assert len(of_kind(sets.stream, "mono")) >= 120  # an hour of distinct parts; the second hour may show some again
     assert len(of_kind(sets.stream, "poly")) >= 720
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_set_has_a_degraded_module_and_few_mixed_ones(cells: tuple[Cell, ...], seed: int) -> None:
+    for members in split(cells, seed=seed).by_name().values():
+        for kind in ("mono", "poly"):
+            blocks: dict[int, list[bool]] = {}
+            for cell in of_kind(members, kind):
+                blocks.setdefault(cell.block, []).append(cell.defective)
+            shares = [sum(block) / len(block) for block in blocks.values()]
+            assert not shares or max(shares) >= DEGRADED
+            assert sum(SOUND <= share < DEGRADED for share in shares) <= max(1, len(shares) // 2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
