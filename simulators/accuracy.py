@@ -95,7 +95,7 @@ class PlantHour:
     @property
     def ok(self) -> Mask:
         """Whether each forced call is right."""
-        return self.called_defect == self.defect
+        return np.asarray(self.called_defect == self.defect)
 
     @property
     def truth(self) -> float:
@@ -235,7 +235,7 @@ def _directions(n: int, *, repeat_share: float, rng: np.random.Generator) -> NDA
     rows = rng.normal(size=(n, DIRECTION_WIDTH))
     for index in np.flatnonzero(rng.random(n) < repeat_share):
         if index > 0:
-            rows[index] = rows[index - rng.integers(1, min(index, REPEAT_WINDOW) + 1)]
+            rows[index] = rows[index - rng.integers(1, min(int(index), REPEAT_WINDOW) + 1)]
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
