@@ -16,9 +16,9 @@ from edge_agent.spool import Accepted, Limits, Spool
 from models.contracts.base import decode
 from models.contracts.uplink import Loss, Priority
 from simulators.disk import PowerCut, SimulatedDisk
+from tests.edge_agent.spool.conftest import MEMORY
 from tests.edge_agent.spool.envelopes import EDGE, Clock, builder
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is simulated, so no real one need be slow
 LIMITS = Limits(max_bytes=60_000, ballast_bytes=4096, min_free_bytes=0)
 WEIGHTS = {Priority.HARD: 2, Priority.AUDIT: 1}
 
@@ -164,7 +164,7 @@ class SpoolUnderPowerCuts(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
@@ -173,6 +173,12 @@ GENERATE_ONLY = settings(QUICK, phases=[Phase.generate], report_multiple_bugs=Fa
 
 def test_no_power_cut_loses_an_accepted_sample() -> None:
     run_state_machine_as_test(SpoolUnderPowerCuts, settings=QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_power_cut_loses_an_accepted_sample_in_twenty_thousand_steps() -> None:
+    run_state_machine_as_test(SpoolUnderPowerCuts, settings=settings(QUICK, max_examples=500, derandomize=False))
 
 
 @pytest.mark.parametrize("forgotten", ["sync_files", "sync_folders"])

@@ -525,12 +525,13 @@ while True:
 """
 
 
-def test_sigkill_at_any_moment_loses_nothing_accepted(tmp_path: Path) -> None:
+def test_sigkill_at_any_moment_loses_nothing_accepted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("real-disk") / "spool"
     accepted: set[str] = set()
     rng = random.Random(5)
     for cycle in range(8):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / "spool"), str(cycle)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(folder), str(cycle)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"
@@ -541,7 +542,7 @@ def test_sigkill_at_any_moment_loses_nothing_accepted(tmp_path: Path) -> None:
         writer.stdout.close()
         writer.wait(10)
     clock = Clock()
-    with Spool(tmp_path / "spool", edge=EDGE, now=clock.now, mono=clock.mono, rng=rng, limits=HUGE) as spool:
+    with Spool(folder, edge=EDGE, now=clock.now, mono=clock.mono, rng=rng, limits=HUGE) as spool:
         assert len(accepted) > 20
         assert all(spool.image(sid) is not None for sid in accepted)
         books = spool.account()
