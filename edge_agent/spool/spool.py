@@ -10,6 +10,7 @@ health becomes degraded and the line goes on. Threads may put while the uplink r
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import random
@@ -274,7 +275,7 @@ class Spool:
             size=len(blob.image),
             type=meta.image.type,
             meta_sha=sha256_hex(blob.meta_bytes),
-            meta=meta.model_dump(mode="json", exclude_none=True),
+            meta=json.loads(blob.meta_bytes),  # not the model: fields of a newer program are under the digest too
             prio=blob.prio,
             pi_survive=survive,
             captured_at=meta.captured_at,
