@@ -25,12 +25,13 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to learn from: digest, class number, weight, and how to get its bytes."""
+    """One image to learn from: digest, class number, weight, how to get its bytes, and its product if known."""
 
     sha256: str
     label: int
     weight: float
     read: Read
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,10 @@ def _load(path: Path) -> F16 | None:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What came of a list of items."""
+    """What came of a list of items. `domains` has one entry per example."""
 
     examples: Examples
+    domains: list[str | None]
     unreadable: int
 
 
@@ -108,4 +110,4 @@ def gather(
         labels=np.array([item.label for item in kept], dtype=np.int64),
         weights=weights / weights.mean() if len(weights) else weights,
     )
-    return Gathered(examples, unreadable)
+    return Gathered(examples, [item.domain for item in kept], unreadable)

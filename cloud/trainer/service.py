@@ -133,7 +133,7 @@ class TrainerService:
             )
         new, older = self._labelled(ground, frozen, beat)
         replay = [part for part in (memory.examples, older.examples) if len(part)]
-        lesson = self._lesson(ground, new.examples, replay, validation.examples)
+        lesson = self._lesson(ground, new.examples, replay, validation)
         release = self._services.registry.next_release(line)
         seed = self._options.seed * 100_003 + release
         made = make_release(
@@ -143,7 +143,7 @@ class TrainerService:
         skipped = memory.unreadable + new.unreadable + older.unreadable
         return self._register(ground, made, frozen, {**made.metrics, "unreadable": float(skipped)})
 
-    def _lesson(self, ground: Ground, new: Examples, replay: list[Examples], validation: Examples) -> Lesson:
+    def _lesson(self, ground: Ground, new: Examples, replay: list[Examples], validation: Gathered) -> Lesson:
         if not len(new):
             raise NothingToLearn("there is no readable labelled image yet")
         if not replay:
@@ -161,7 +161,8 @@ class TrainerService:
         return Lesson(
             new=new,
             memory=Examples.join(replay),
-            validation=validation,
+            validation=validation.examples,
+            domains=validation.domains,
             golden=read_golden(self._services.blobs.read(ground.stored.manifest.file("golden").sha256)),
             classes=classes,
             costs=Costs(escape=ground.line.escape_cost, overkill=ground.line.overkill_cost),
@@ -183,7 +184,7 @@ class TrainerService:
 
         def items(images: list[ReferenceImage]) -> list[Item]:
             read = self._services.blobs.read
-            return [Item(image.sha256, names.index(image.label), 1.0, read) for image in images]
+            return [Item(image.sha256, names.index(image.label), 1.0, read, image.domain) for image in images]
 
         memory = items(_spread(lines.references(ground.line.name, "memory", now), self._options.memory))
         gate = items(lines.references(ground.line.name, "gate", now))

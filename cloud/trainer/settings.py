@@ -35,7 +35,7 @@ class TrainerOptions(BaseModel):
     max_steps: Positive = 200
     rate: Rate = 3e-4
     batch_new: Positive = 16
-    batch_memory: Positive = 24
+    batch_memory: Positive = 16
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.5)
     unsure_share: Annotated[float, Field(ge=0, lt=1)] = 0.06
     max_weight: Annotated[float, Field(ge=1)] = 20.0

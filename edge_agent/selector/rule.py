@@ -127,7 +127,10 @@ class Selector:
         self._learn(hardness)
         pi = floor + (1 - self._audit_share) * rates.base * relative * rates.pace
         pi = min(max(pi, min(self._pi_min, rates.least)), 1.0)
-        twin = None if terms.direction is None else self._recent.duplicate_of(terms.direction)
+        twin = None
+        if terms.direction is not None:
+            self._recent.observe(terms.direction)
+            twin = self._recent.duplicate_of(terms.direction)
         if twin is not None:
             pi, floor = pi * DUPLICATE_FACTOR, floor * DUPLICATE_FACTOR
         pi = max(pi, SMALLEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.decision import Call
+from edge_agent.selector.memory import unit
 from edge_agent.selector.terms import Prototypes, Terms, disagreement
 from models.runtime.heads import ClassHead
 from models.runtime.inspector import Inspection, LineModel
@@ -28,7 +29,7 @@ class TermSource:
             disagreement=disagreement(
                 inspection.model.head, self._previous, embedding=embedding, probabilities=probabilities
             ),
-            direction=prototypes.direction(embedding),
+            direction=unit(embedding),
         )
 
     def _follow(self, model: LineModel) -> Prototypes:

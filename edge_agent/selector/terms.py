@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.selector.memory import unit
 from models.runtime.heads import ClassHead
 
 F32 = NDArray[np.float32]
@@ -48,17 +49,12 @@ class Terms:
         return min(max(sum(weight * value for weight, value in known) / total, 0.0), 1.0)
 
 
-def _unit(rows: F32) -> F32:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12), dtype=np.float32)
-
-
 class Prototypes:
     """A release's prototypes as a measure of novelty."""
 
     def __init__(self, rows: F32) -> None:
         """Args: rows [P, D]; they are scaled to unit length."""
-        self._rows = _unit(rows)
-        self._centre = self._rows.mean(axis=0)
+        self._rows = unit(rows)
         self._reference = self._own_distances()
 
     def _own_distances(self) -> NDArray[np.float64] | None:
@@ -75,15 +71,8 @@ class Prototypes:
         """Percentile 0..1 of an embedding [D]; None when there are fewer than `MIN_PROTOTYPES`."""
         if self._reference is None:
             return None
-        distance = 1.0 - float((self._rows @ _unit(embedding)).max())
+        distance = 1.0 - float((self._rows @ unit(embedding)).max())
         return float(np.searchsorted(self._reference, distance, side="right")) / len(self._reference)
-
-    def direction(self, embedding: F32) -> F32:
-        """The embedding's unit vector seen from the prototypes' centre.
-
-        Embeddings of one line share a large common part; without removing it every part is everyone's duplicate.
-        """
-        return _unit(_unit(embedding) - self._centre)
 
 
 def total_variation(first: F32, second: F32) -> float:

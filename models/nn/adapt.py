@@ -29,6 +29,8 @@ from models.nn.model import DeepSeekEdge, Trunk
 
 F32 = NDArray[np.float32]
 Progress = Callable[[float], None]
+FIRST_HEAD = 96
+"""Images per set that start the head; the refit at the end sees all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class AdaptSettings:
     """
 
     batch_new: int = 16
-    batch_memory: int = 24
+    batch_memory: int = 16
     epochs: float = 3.0
     min_steps: int = 30
     max_steps: int = 200
@@ -48,7 +50,7 @@ class AdaptSettings:
     rate_ratio_b: float = 8.0
     head_rate: float = 1e-3
     decay: float = 1e-4
-    dropout: float = 0.05
+    dropout: float = 0.0
     warm_up: float = 0.1
     clip: float = 1.0
     ema: float = 0.3
@@ -105,7 +107,7 @@ def adapt(
     if start is not None:
         from_feeds(trunk, config, start)
     sets = [memory, new]
-    head = _initial_head(trunk, sets, classes, settings.head_decay)
+    head = _initial_head(trunk, [s.spread(FIRST_HEAD) for s in sets], classes, settings.head_decay)
     batches = [Batches(s, classes, generator) for s in sets]
     losses = _train(trunk, head, config, sources=batches, settings=settings, progress=progress)
     weight, bias = refit_head(trunk, sets, classes, settings.head_decay)

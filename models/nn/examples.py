@@ -27,6 +27,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def spread(self, limit: int) -> Examples:
+        """At most `limit` rows, evenly over the set."""
+        if len(self) <= limit:
+            return self
+        rows = np.arange(limit) * len(self) // limit
+        return Examples(self.tokens[rows], self.labels[rows], self.weights[rows])
+
     @staticmethod
     def join(parts: Sequence[Examples]) -> Examples:
         """One set after the other."""

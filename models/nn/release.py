@@ -22,7 +22,7 @@ from models.nn.model import DeepSeekEdge
 from models.nn.package import Packed, Parts, adapter_bytes, feeds_of, pack_release
 from models.nn.parity import compare
 from models.runtime.base import Base, Feeds
-from models.runtime.calibrate import fit_calibration, fit_thresholds
+from models.runtime.calibrate import fit_calibration, fit_domain_shift, fit_thresholds
 from models.runtime.heads import load_head, softmax
 from models.runtime.image import Pixels
 from models.runtime.preprocess import Roi
@@ -31,7 +31,7 @@ from models.runtime.prototypes import find_prototypes
 F32 = NDArray[np.float32]
 PARITY_FRAMES = 24
 PROTOTYPES_PER_CLASS = 16
-HEAD_FRAMES = 1500
+PROTOTYPE_FRAMES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,20 @@ def assemble(
     feeds: Feeds,
     head: tuple[F32, F32],
     validation: Examples,
+    domains: Sequence[str | None] = (),
     seen: Examples,
     costs: Costs,
     settings: ReleaseSettings,
     exposure: ExposureLimits,
     seed: int,
 ) -> Parts:
-    """Calibrate and set thresholds on `validation`, find prototypes in `seen`."""
+    """Calibrate and set thresholds on `validation` (whose products are `domains`), find prototypes in `seen`."""
     weight, bias = head
-    logits = embed_onnx(base, validation.tokens[:, 0], feeds) @ weight.T + bias
+    embedding = embed_onnx(base, validation.tokens[:, 0], feeds)
+    moved = fit_domain_shift(embedding, embedding @ weight.T + bias, validation.labels, domains) if domains else None
+    if moved is not None:
+        weight, bias = weight + moved.weight, bias + moved.bias
+    logits = embedding @ weight.T + bias
     calibration = fit_calibration(logits, validation.labels)
     probabilities = softmax((logits + calibration.shift) / np.float32(calibration.temperature))
     defects = np.array([spec.defect for spec in classes])
@@ -130,7 +135,11 @@ def assemble(
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Everything a release learns from. `start` is the incumbent's LoRA as graph inputs, None for a new lineage."""
+    """Everything a release learns from.
+
+    `start` is the incumbent's LoRA as graph inputs, None for a new lineage. `domains` names the product of every
+    validation image; empty when there is only one.
+    """
 
     new: Examples
     memory: Examples
@@ -139,6 +148,7 @@ class Lesson:
     classes: list[ClassSpec]
     costs: Costs
     start: dict[str, F32] | None
+    domains: Sequence[str | None] = ()
 
 
 def make_release(
@@ -164,8 +174,8 @@ def make_release(
     seen = Examples.join([lesson.memory, lesson.new])
     parts = assemble(
         base, lesson.classes, lora=lora, feeds=feeds, head=(adapted.weight, adapted.bias),
-        validation=lesson.validation, seen=_cut(seen, HEAD_FRAMES, seed), costs=lesson.costs, settings=settings,
-        exposure=identity.exposure, seed=seed,
+        validation=lesson.validation, domains=lesson.domains, seen=_cut(seen, PROTOTYPE_FRAMES, seed),
+        costs=lesson.costs, settings=settings, exposure=identity.exposure, seed=seed,
     )  # fmt: skip
     packed = pack(base, parts, identity, golden=lesson.golden, rank=model.config.lora_rank)
     progress(0.9)

@@ -76,6 +76,7 @@ def _joint(request: Mapping[str, Any]) -> None:
         classes=SPECS,
         costs=_costs(),
         start=None,
+        domains=[row["domain"] for row in request["validation"]],
     )
     lineage = Lineage(
         training_run="joint", labels=len(lesson.new), code_version=version("edgeloop"), seed=seed, trained_at=now

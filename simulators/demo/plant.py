@@ -28,7 +28,7 @@ KEYS_OF: Mapping[str, tuple[str, ...]] = {
     "gate": ("gate",),
 }
 TOKENS: Mapping[str, str] = {"you": "operator", "simulated reviewer": "labeller", "demo": "viewer"}
-ESTIMATE_SHARE = 0.7
+ESTIMATE_SHARE = 0.9
 MIN_NEW_LABELS = 8
 
 

@@ -17,8 +17,8 @@ GOOD, DEFECTIVE = CLASSES
 CHANNEL = "stable"
 CAMERA = "cam-1"
 MIN_LEARNING_HOURS = 2
-ESCAPE_COST, OVERKILL_COST = 7.0, 3.0
-"""Per part. With three defects in ten this weighs both kinds of mistake alike per class, as balanced accuracy does."""
+ESCAPE_COST, OVERKILL_COST = 5.0, 3.0
+"""Per part. With three to four defects in ten this weighs both kinds of mistake alike, as balanced accuracy does."""
 
 
 class BadScenario(ValueError):
@@ -49,8 +49,8 @@ class Scenario:
     edges: int = 3
     change_after: int = 2
     parts_per_hour: int = 120
-    label_share: float = 0.28
-    upload_share: float = 0.28
+    label_share: float = 0.29
+    upload_share: float = 0.3
     audit_share: float = 0.3
     review_delay_s: float = 4.0
     mistakes: float = 0.02

@@ -1,4 +1,7 @@
-"""No class may be forgotten: not over all images and not within a domain.
+"""No class may be forgotten, in no domain.
+
+With two or more domains each is judged and not their sum: over all images, ending a collapse in one domain and
+forgetting another look alike, and what the sum may not lose is the non-inferiority rule's business.
 
 Evidence of a drop beyond the limit refuses the release, with one exception. A model that has collapsed calls nearly
 everything by one name and so has a splendid recall of that class; whoever ends the collapse loses some of it. So a drop
@@ -19,6 +22,7 @@ from cloud.gate.metrics import Resampler
 from cloud.gate.paired import LEVEL, drop_is_evident, margin_p
 
 Mask = NDArray[np.bool_]
+EVERYTHING = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Slice:
         }  # fmt: skip
 
     def words(self) -> str:
-        place = "" if self.where == "all" else f" on {self.where}"
+        place = "" if self.where == EVERYTHING else f" on {self.where}"
         text = f"{self.name}{place}: recall {percent(self.before)} -> {percent(self.after)} ({self.n} images)"
         if self.evident and not self.refused:
             return f"{text}, but with so many fewer false alarms that it tells the class apart better"
@@ -56,7 +60,7 @@ class Slice:
 
 
 class Recall:
-    """Every class, overall and per domain."""
+    """Every class in every domain; over all images when there is only one."""
 
     name = "recall"
     relative = True
@@ -64,7 +68,7 @@ class Recall:
     def judge(self, evidence: Evidence) -> Finding:
         found = [
             self._look(evidence, where, mask, c)
-            for where, mask in evidence.slices().items()
+            for where, mask in _judged(evidence).items()
             for c in range(len(evidence.classes))
             if (mask & (evidence.truth == c)).sum() >= evidence.limits.min_images_per_slice
         ]
@@ -94,6 +98,11 @@ class Recall:
             p=margin_p(lost, won, n, limit), evident=evident,
             gain_lower=_gain_lower(evidence, mask, new, old, c) if evident else None,
         )  # fmt: skip
+
+
+def _judged(evidence: Evidence) -> dict[str, Mask]:
+    slices = evidence.slices()
+    return {where: mask for where, mask in slices.items() if where != EVERYTHING} or slices
 
 
 def _gain_lower(evidence: Evidence, mask: Mask, new: Mask, old: Mask, c: int) -> float | None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.selector.memory import LEAST_SEEN
 from edge_agent.selector.pace import ENVELOPE_BYTES, Pace
 from edge_agent.selector.rule import SMALLEST, Candidate, Kept, Selector, Skip, Skipped, coin
 from edge_agent.selector.terms import Terms
@@ -46,7 +47,8 @@ def run_hour(
     before = rule.pace.spent
     for i, u in enumerate(hardness):
         at = START + hour * HOUR + i * HOUR / len(hardness)
-        direction = np.array([1.0, 0.0], dtype=np.float32) if directions else None
+        turn = 2 * np.pi * i / LEAST_SEEN  # all around the circle, so that the centre is the origin
+        direction = np.array([np.cos(turn), np.sin(turn)], dtype=np.float32) if directions else None
         part = Candidate(id=sid(f"{tag}/{hour}/{i}"), at=at, size=size, terms=Terms(margin=1 - u, direction=direction))
         choice = rule.consider(part)
         if i == 0:
@@ -164,15 +166,15 @@ def test_a_sudden_flood_reaches_the_cap_and_says_so() -> None:
 
 def test_near_duplicates_get_a_tenth() -> None:
     rule = selector(10**9)
-    first = run_hour(rule, hardness=[0.9] * 3, directions=True)
-    assert first.pis[0] == 1.0
-    assert first.pis[1] == pytest.approx(0.1)
+    run_hour(rule, hardness=[0.9] * LEAST_SEEN, directions=True)
+    again = run_hour(rule, hardness=[0.9] * 8, directions=True, tag="b", hour=1)
+    assert again.pis[:4] == pytest.approx([0.1] * 4)
 
 
 def test_a_new_model_forgets_the_old_ones_directions() -> None:
     rule = selector(10**9)
     rule.use_model("a")
-    run_hour(rule, hardness=[0.9] * 2, directions=True)
+    run_hour(rule, hardness=[0.9] * LEAST_SEEN, directions=True)
     rule.use_model("b")
     assert run_hour(rule, hardness=[0.9], directions=True, tag="b", hour=1).pis == [1.0]
 

@@ -49,15 +49,6 @@ def test_many_prototypes_are_thinned_not_refused() -> None:
     assert Prototypes(rows).novelty(rows[0]) == pytest.approx(0, abs=0.05)
 
 
-def test_directions_drop_what_all_parts_share() -> None:
-    shared = np.array([100, 0, 0, 0], dtype=np.float32)
-    rows = np.stack([shared + np.eye(4, dtype=np.float32)[i % 4] for i in range(12)])
-    prototypes = Prototypes(rows)
-    first, second = (prototypes.direction(shared + np.eye(4, dtype=np.float32)[i]) for i in (1, 2))
-    assert float(first @ second) < 0.9
-    assert np.linalg.norm(first) == pytest.approx(1, abs=1e-4)
-
-
 def test_disagreement_is_the_total_variation_between_heads() -> None:
     embedding = np.array([1, 2, 0, -1], dtype=np.float32)
     current, previous = head(seed=1), head(seed=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.runtime.calibrate import fit_calibration, fit_thresholds
+from models.runtime.calibrate import fit_calibration, fit_domain_shift, fit_thresholds
 from models.runtime.heads import softmax
 from models.runtime.prototypes import find_prototypes
 
@@ -67,3 +67,34 @@ def test_prototypes_are_unit_rows_of_every_class() -> None:
     assert found.shape == (13, 6)
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.array_equal(found, find_prototypes(rows, labels, per_class=8, seed=0))
+
+
+def test_every_domain_gets_its_own_operating_point() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 800)
+    domain = rng.integers(0, 2, 800)
+    embedding = rng.normal(0, 1, (800, 6)).astype(np.float32)
+    embedding[:, 0] += 2.0 * labels + 3.0 * domain  # the second product looks defective altogether
+    embedding[:, 1] += 4.0 * domain
+    weight = np.array([[-0.5, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0, 0]], dtype=np.float32)
+    names = ["mono" if d == 0 else "poly" for d in domain]
+
+    def right(w: np.ndarray, b: np.ndarray) -> list[float]:
+        logits = embedding @ w.T + b
+        found = fit_calibration(logits, labels)
+        called = (logits + found.shift).argmax(axis=1)
+        return [float((called == labels)[domain == d].mean()) for d in (0, 1)]
+
+    shift = fit_domain_shift(embedding, embedding @ weight.T, labels, names)
+    assert shift is not None
+    before, after = right(weight, np.zeros(2)), right(weight + shift.weight, shift.bias)
+    assert min(before) < 0.75
+    assert min(after) > 0.77  # 0.84 is what two unit normals two apart allow
+
+
+@pytest.mark.parametrize("names", [["mono"] * 100, [None] * 100, ["mono"] * 95 + ["poly"] * 5])
+def test_one_domain_needs_no_shift(names: list[str | None]) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 100)
+    embedding = rng.normal(0, 1, (100, 3)).astype(np.float32)
+    assert fit_domain_shift(embedding, embedding[:, :2], labels, names) is None
