@@ -21,6 +21,7 @@ SUMMARIES = {
     "simulate": "stand-ins: cameras, reviewer, plant",
 }
 EXTRAS = {"agent": "edge", "cloud": "cloud", "ota": "ota", "models": "trainer"}
+ROOMS = frozenset({"cloud", "edge_agent", "models", "ota", "simulators"})
 USAGE_ERROR = 2
 
 
@@ -50,20 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str], *, point: EntryPoint | None = None) -> int:
-    """Load one role and run it with `arguments`."""
+    """Load one role and run it with `arguments`.
+
+    A role imports its code inside its sub-commands, so a missing extra shows at either moment.
+    """
     point = point or next(iter(entry_points(group=GROUP, name=name)))
     try:
         application = point.load()
+        application(args=list(arguments), prog_name=f"edgeloop {name}")
     except ModuleNotFoundError as missing:
-        extra = EXTRAS.get(name, "demo")
+        if (missing.name or "").partition(".")[0] in ROOMS:
+            raise  # a file of ours is missing: no extra brings it
         print(
             f"edgeloop {name}: the Python package {missing.name!r} is not installed.\n"
-            f"Install this role with: pip install 'edgeloop[{extra}]'",
+            f"Install this role with: pip install 'edgeloop[{EXTRAS.get(name, 'demo')}]'",
             file=sys.stderr,
         )
         return 1
-    try:
-        application(args=list(arguments), prog_name=f"edgeloop {name}")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     return 0

@@ -54,6 +54,7 @@ class ReleaseRepository:
         with self._files.lock():
             if (self._files.metadata / "timestamp.json").exists():
                 raise ConflictError(f"{self._files.folder} holds a repository already: add lines to it instead")
+            self._files.lay_out()
             if not self._files.newest("root"):
                 top = {role: public_keys(signers_of(keys, role)) for role in TOP_LEVEL}
                 self._writer.write_root(top, keys.offline("root"))

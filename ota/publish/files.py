@@ -41,6 +41,11 @@ class RepositoryFiles:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def lay_out(self) -> None:
+        """Make the folders, empty as they are: without them a server takes a new repository for a broken disk."""
+        for folder in (self.metadata, self.targets):
+            self._make(folder)
+
     def newest(self, role: str) -> int:
         """Highest version of `role` on disk, 0 for none."""
         suffix = f".{role}.json"
@@ -120,10 +125,13 @@ class RepositoryFiles:
         self._write(path, data)
 
     def _write(self, path: Path, data: bytes) -> None:
-        for folder in reversed([parent for parent in path.parents if not parent.exists()]):
-            folder.mkdir(exist_ok=True)
-            self._fs.sync_folder(folder.parent)
+        self._make(path.parent)
         write_atomic(path, data, fs=self._fs)
+
+    def _make(self, folder: Path) -> None:
+        for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+            missing.mkdir(exist_ok=True)
+            self._fs.sync_folder(missing.parent)
 
 
 def _allowed(path: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.ota.kit import Plant, adapter_blobs
-from tests.ota.stage import Stage
+from ota.keys import KeyFolder
+from tests.ota.kit import LINE, OTHER_LINE, Plant, adapter_blobs
+from tests.ota.stage import Server, Stage
 
 
 @pytest.fixture
@@ -60,6 +62,14 @@ def test_a_broken_repository_is_never_404(plant: Plant, stage: Stage, gone: str)
     for path in ("metadata/2.root.json", "metadata/timestamp.json", "targets/adapter/cells/x", "health"):
         answer = httpx.get(f"{stage.url}/{path}")
         assert answer.status_code in ({503, 200} if path == "metadata/timestamp.json" and gone == "targets" else {503})
+
+
+def test_a_new_repository_without_any_target_is_healthy(tmp_path: Path, keys: KeyFolder, server: Server) -> None:
+    plant = Plant(tmp_path / "new", keys)
+    plant.repository.create(keys, [LINE, OTHER_LINE])
+    url = server.show(plant.folder).url
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert httpx.get(f"{url}/metadata/2.root.json").status_code == 404
 
 
 def test_a_timestamp_without_content_is_a_broken_repository(plant: Plant, stage: Stage) -> None:
