@@ -22,9 +22,10 @@ from models.nn.model import DeepSeekEdge
 from models.nn.package import Packed, Parts, adapter_bytes, feeds_of, pack_release
 from models.nn.parity import compare
 from models.runtime.base import Base, Feeds
-from models.runtime.calibrate import fit_calibration, fit_domain_shift, fit_thresholds
+from models.runtime.calibrate import fit_calibration
 from models.runtime.heads import load_head, softmax
 from models.runtime.image import Pixels
+from models.runtime.operating_point import align_domains, cost_ratio, fit_thresholds
 from models.runtime.preprocess import Roi
 from models.runtime.prototypes import find_prototypes
 
@@ -109,20 +110,20 @@ def assemble(
 ) -> Parts:
     """Calibrate and set thresholds on `validation` (whose products are `domains`), find prototypes in `seen`."""
     weight, bias = head
+    defects = np.array([spec.defect for spec in classes])
+    is_defect = defects[validation.labels]
+    ratio = cost_ratio(is_defect, escape_cost=costs.escape, overkill_cost=costs.overkill)
     embedding = embed_onnx(base, validation.tokens[:, 0], feeds)
-    moved = fit_domain_shift(embedding, embedding @ weight.T + bias, validation.labels, domains) if domains else None
-    if moved is not None:
-        weight, bias = weight + moved.weight, bias + moved.bias
+    if domains:
+        logits = embedding @ weight.T + bias
+        moved = align_domains(embedding, logits, validation.labels, domains, defects=defects, ratio=ratio)
+        if moved is not None:
+            weight, bias = weight + moved.weight, bias + moved.bias
     logits = embedding @ weight.T + bias
     calibration = fit_calibration(logits, validation.labels)
     probabilities = softmax((logits + calibration.shift) / np.float32(calibration.temperature))
-    defects = np.array([spec.defect for spec in classes])
     thresholds = fit_thresholds(
-        probabilities[:, defects].sum(axis=1),
-        defects[validation.labels],
-        escape_cost=costs.escape,
-        overkill_cost=costs.overkill,
-        unsure_share=settings.unsure_share,
+        probabilities[:, defects].sum(axis=1), is_defect, ratio=ratio, unsure_share=settings.unsure_share
     )
     prototypes = find_prototypes(
         embed_onnx(base, seen.tokens[:, 0], feeds), seen.labels, per_class=PROTOTYPES_PER_CLASS, seed=seed
