@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from simulators.demo.plant import CLOUD
 from simulators.demo.scenario import LINE
 from simulators.servers.children import Servers
 from simulators.servers.programs import find_program
@@ -47,15 +48,18 @@ def arrives_and_is_labelled(site: Site) -> None:
     after = site.ask("GET", f"/lines/{LINE}/queue").json()
     assert sum(after["open"].values()) == sum(queue["open"].values()) - 1
     assert site.ask("GET", f"/samples/{sid}").json()["label"] == "good"
+    unknown = site.ask("POST", "/samples/no-such-sample/labels", as_="simulated reviewer", name="good")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    assert "no-such-sample" in unknown.json()["detail"]
+    assert site.ask("GET", f"/lines/{LINE}/queue").json()["open"] == after["open"]
 
 
 def outlives_box_and_broker(site: Site) -> None:
-    """Parts are inspected and spooled without a broker; the spool outlives the box's death."""
+    """Parts are inspected and spooled without a broker, also by a box that finds none when it starts."""
     before = len(site.kept())
     broker = site.kill(BROKER)
     site.pass_parts(*range(20, 28))
-    box = site.kill(EDGE)
-    site.start_again(box)
+    site.start_again(site.kill(EDGE))
     site.pass_parts(28, 29)
     assert len(site.kept()) > before, "the test needs samples that wait"
     assert site.account().stored == before
@@ -66,12 +70,13 @@ def outlives_box_and_broker(site: Site) -> None:
 
 
 def outlives_the_object_store(site: Site) -> None:
-    """Nothing is acknowledged that is not in the store; the box keeps it until it is."""
+    """Nothing is acknowledged that is not in the store, also by a cloud that finds none when it starts."""
     before = site.account().stored
     store = site.kill(STORE)
     site.pass_parts(*range(40, 48))
     kept = len(site.kept())
     assert kept > before, "the test needs samples that wait"
+    site.start_again(site.kill(CLOUD), port=site.plant.ports.web)
     time.sleep(1.0)
     assert site.account().stored == before
     site.start_again(store, port=site.plant.store.port)
@@ -84,8 +89,7 @@ def outlives_the_cloud(site: Site) -> None:
     """The cloud's own death, in the middle of taking samples in."""
     for seed in range(60, 68):
         site.pass_parts(seed)
-    cloud = site.kill("cloud")
-    site.start_again(cloud, port=site.plant.ports.web)
+    site.start_again(site.kill(CLOUD), port=site.plant.ports.web)
     site.until(site.settled, "everything that waited is stored")
     assert site.stored() == set(site.kept())
 
@@ -98,5 +102,5 @@ def ends_in_order(site: Site) -> None:
     serials = [row["serial"] for row in site.journal()]
     assert sorted(serials) == sorted(site.parts)
     site.servers.stop()
-    ours = (EDGE, "cloud", "gate-worker", "release-server")
+    ours = (EDGE, CLOUD, "gate-worker", "release-server")
     assert {name: site.servers.exit_codes[name] for name in ours} == dict.fromkeys(ours, 0)
