@@ -107,7 +107,8 @@ def measure_exposure(pixels: Pixels, *, reference_mean: float | None = None) -> 
     longest = max(grey.shape)
     if longest > 512:
         ratio = 512 / longest
-        grey = cv2.resize(grey, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+        height, width = (max(1, round(side * ratio)) for side in grey.shape)  # a frame of one row keeps it
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     mean, deviation = (float(v[0, 0]) for v in cv2.meanStdDev(grey))
     sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
     shift = None if reference_mean is None else abs(mean - reference_mean)

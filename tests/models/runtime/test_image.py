@@ -87,3 +87,10 @@ def test_exposure_measures_the_shift_from_the_reference() -> None:
 def test_sharpness_falls_with_blur() -> None:
     sharp = np.kron(part(3), np.ones((2, 2), dtype=np.uint8))
     assert measure_exposure(cv2.GaussianBlur(sharp, (0, 0), 2)).sharpness < measure_exposure(sharp).sharpness
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (2000, 1)])
+def test_a_frame_of_one_row_is_measured(shape: tuple[int, int]) -> None:
+    """Shrunk to 512 pixels it would have no row left."""
+    pixels = np.tile(np.array([80, 160], dtype=np.uint8), 1000).reshape(shape)
+    assert measure_exposure(pixels).mean == pytest.approx(120, abs=1)
