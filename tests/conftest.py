@@ -1,4 +1,4 @@
-"""What holds for every test: no configuration from outside, one compute thread, a repeatable search for counter-examples.
+"""What holds for every test: no settings from outside, one compute thread, a repeatable search for examples.
 
 Set before anything else is imported: numerical libraries read the number of threads once. Processes that tests start
 inherit all of it.
