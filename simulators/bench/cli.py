@@ -84,5 +84,8 @@ def loop(
     for run in runs:
         for name in run.failed:
             console.print(f"seed {run.seed}: {name} does not hold", highlight=False)
+    found = bench.goals(runs)
+    for goal in found:
+        console.print(f"{'met   ' if goal.ok else 'missed'} {goal.name}: {goal.measured}", highlight=False)
     _write(json_file, bench.document(runs))
-    raise typer.Exit(0 if all(run.ok for run in runs) else 1)
+    raise typer.Exit(0 if all(run.ok for run in runs) and all(goal.ok for goal in found) else 1)

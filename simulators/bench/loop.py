@@ -10,9 +10,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -102,6 +102,60 @@ def run_all(
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """A target over all seeds. `measured` is for a person."""
+
+    name: str
+    ok: bool
+    measured: str
+
+
+MIN_RECOVERED = 0.85
+MAX_MONO_LOSS = 0.02
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""97.5 % quantiles of Student's t for that many seeds (one degree of freedom less)."""
+
+
+def goals(runs: Sequence[Run]) -> list[Goal]:
+    """What is asked of the loop over several seeds. A run that lacks a figure counts as missed."""
+    found = [_recovered(runs, metric) for metric in ("balanced_accuracy", "auroc")]
+    found += [_beats(runs, rival) for rival in ("always_pass", "threshold_retuned_only")]
+    losses = _values(runs, "test.forgetting_mono_balanced_accuracy.value")
+    text = "missing" if losses is None else f"{100 * mean(losses):+.1f} points on average"
+    found.append(Goal("mean loss on mono", losses is not None and mean(losses) >= -MAX_MONO_LOSS, text))
+    return found
+
+
+def _values(runs: Sequence[Run], name: str) -> list[float] | None:
+    values = [run.figures.get(name) for run in runs]
+    return None if not values or None in values else [value for value in values if value is not None]
+
+
+def _recovered(runs: Sequence[Run], metric: str) -> Goal:
+    """Mean gain over mean gap: a seed whose gap is nearly nothing weighs nearly nothing."""
+    columns = [_values(runs, f"test.poly.{model}.{metric}") for model in ("collapsed", "loop", "joint_reference")]
+    name = f"recovered {metric.replace('_', ' ')}"
+    if any(column is None for column in columns):
+        return Goal(name, ok=False, measured="missing")
+    low, loop, joint = (mean(column) for column in columns if column is not None)
+    if joint <= low:
+        return Goal(name, ok=False, measured=f"no gap: {low:.3f} collapsed, {joint:.3f} joint")
+    share = (loop - low) / (joint - low)
+    return Goal(name, share >= MIN_RECOVERED, f"{share:.0%} of the gap ({low:.3f} -> {loop:.3f}, joint {joint:.3f})")
+
+
+def _beats(runs: Sequence[Run], rival: str) -> Goal:
+    """Paired over seeds: the 95 % interval of the mean gain lies above 0."""
+    name = f"beats {rival.replace('_', ' ')}"
+    gains = _values(runs, f"test.gain_balanced_accuracy_over.{rival}.value")
+    if gains is None or len(gains) not in T95:
+        return Goal(name, ok=False, measured="missing" if gains is None else f"{len(gains)} seeds give no interval")
+    half = T95[len(gains)] * stdev(gains) / len(gains) ** 0.5
+    low, high = mean(gains) - half, mean(gains) + half
+    return Goal(name, low > 0, f"{100 * mean(gains):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One figure over the seeds; None where a run lacks it."""
 
@@ -131,5 +185,6 @@ def document(runs: Sequence[Run]) -> dict[str, Any]:
         "exit_codes": [run.code for run in runs],
         "failed": {str(run.seed): list(run.failed) for run in runs},
         "figures": {row.name: {"values": list(row.values), "mean": row.mean} for row in combine(runs)},
-        "ok": all(run.ok for run in runs),
+        "goals": [asdict(goal) for goal in goals(runs)],
+        "ok": all(run.ok for run in runs) and all(goal.ok for goal in goals(runs)),
     }

@@ -1,6 +1,6 @@
 """``edgeloop demo``: the whole loop on this machine, on real solar cells.
 
-Exit codes: 0 every check holds; 1 a check fails or a server cannot run; 2 usage; 130 interrupted.
+Exit codes: 0 every required check holds; 1 a check fails or a server cannot run; 2 usage; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
+        return all(check.ok for check in self.checks if check.required)
 
 
 @dataclass(slots=True)

@@ -220,12 +220,22 @@ def _gain(one: Interval) -> str:
     return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
 
 
+WORDS = {
+    (True, True): ("ok", "green"),
+    (True, False): ("FAIL", "bold red"),
+    (False, True): ("met", "green"),
+    (False, False): ("missed", "yellow"),
+}
+
+
 def checks_text(found: Sequence[Check]) -> Text:
-    """One line a check. The word says it, the colour only repeats it."""
+    """One line a check, then one a target. The word says it, the colour only repeats it."""
     text = Text()
-    for check in found:
-        text.append("ok    " if check.ok else "FAIL  ", style="green" if check.ok else "bold red")
+    for check in sorted(found, key=lambda one: not one.required):
+        word, style = WORDS[check.required, check.ok]
+        text.append(f"{word:<8}", style=style)
         text.append(f"{check.name.replace('_', ' ')}: {check.detail}\n")
-    failed = sum(not check.ok for check in found)
-    text.append(f"{len(found) - failed} of {len(found)} checks hold", style="bold")
+    for kind, some in (("checks hold", True), ("targets met", False)):
+        of = [check.ok for check in found if check.required is some]
+        text.append(f"{sum(of)} of {len(of)} {kind}. " if of else "", style="bold")
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulators.bench.loop import combine, document, flatten, run_all, spawn
+from simulators.bench.loop import Run, combine, document, flatten, goals, run_all, spawn
 
 
 def pretend(arguments: Sequence[str]) -> int:
@@ -57,3 +57,31 @@ def test_flatten_keeps_numbers_only() -> None:
 
 def test_spawn_returns_the_exit_code() -> None:
     assert spawn(["/bin/sh", "-c", "exit 3"]) == 3
+
+
+def measured(seed: int, *, low: float, loop: float, joint: float, retuned: float = 0.05) -> Run:
+    figures = {"test.forgetting_mono_balanced_accuracy.value": -0.01}
+    for metric in ("balanced_accuracy", "auroc"):
+        for model, value in (("collapsed", low), ("loop", loop), ("joint_reference", joint)):
+            figures[f"test.poly.{model}.{metric}"] = value
+    for rival, gain in (("always_pass", 0.2), ("threshold_retuned_only", retuned)):
+        figures[f"test.gain_balanced_accuracy_over.{rival}.value"] = gain + 0.001 * seed
+    return Run(seed, 0, figures, ())
+
+
+def test_goals_weigh_seeds_by_their_gap() -> None:
+    runs = [measured(0, low=0.5, loop=0.79, joint=0.8), measured(1, low=0.78, loop=0.77, joint=0.8)]
+    found = {goal.name: goal for goal in goals(runs)}
+    assert found["recovered balanced accuracy"].ok
+    assert "88% of the gap" in found["recovered balanced accuracy"].measured
+    assert found["mean loss on mono"].ok
+    assert found["beats always pass"].ok
+
+
+def test_goals_are_missed_where_the_evidence_is_missing() -> None:
+    weak = [measured(s, low=0.5, loop=0.6, joint=0.8, retuned=(-1) ** s * 0.2) for s in range(3)]
+    found = {goal.name: goal.ok for goal in goals([*weak, Run(4, 1, {}, ())])}
+    assert not any(found.values())
+    found = {goal.name: goal.ok for goal in goals(weak)}
+    assert not found["recovered auroc"]
+    assert not found["beats threshold retuned only"]
