@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
 from email import message_from_string
+from importlib.metadata import requires
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.packaging.conftest import ROOT
 
@@ -90,17 +94,30 @@ def test_every_command_and_camera_points_at_code_inside(archive: ZipFile) -> Non
     assert not {name for name in modules if f"{name.replace('.', '/')}.py" not in inside}
 
 
-def test_every_dependency_of_every_extra_is_pinned() -> None:
-    """By constraints.txt; an extra may name edgeloop itself. Names are compared as PEP 503 does."""
-    import re
+def test_one_exact_version_is_pinned_for_each_package() -> None:
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^ ;]+(?: ; .+)?", line) for line in pin_lines())
+    names = [canonicalize_name(line.partition("==")[0]) for line in pin_lines()]
+    assert len(set(names)) == len(names)
 
-    def plain(requirement: str) -> str:
-        found = re.match(r"[A-Za-z0-9._-]+", requirement)
-        assert found is not None, requirement
-        return re.sub(r"[-_.]+", "-", found[0]).lower()
 
+def test_every_dependency_is_pinned_however_deep() -> None:
+    """From pyproject.toml's extras down through the metadata of what is installed here."""
+    pins = {canonicalize_name(line.partition("==")[0]) for line in pin_lines()}
+    extras = PROJECT["optional-dependencies"].values()
+    asked = [Requirement(text) for text in [*PROJECT["dependencies"], *(one for extra in extras for one in extra)]]
+    seen: set[tuple[str, str]] = set()
+    waiting = [(canonicalize_name(one.name), extra) for one in asked for extra in ("", *one.extras)]
+    while waiting:
+        name, extra = waiting.pop()
+        if name == "edgeloop" or (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        for one in map(Requirement, requires(name) or []):
+            if one.marker is None or one.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(one.name), inner) for inner in ("", *one.extras)]
+    assert not {name for name, _ in seen} - pins
+
+
+def pin_lines() -> list[str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^ ;]+(?: ; .+)?", pin) for pin in pins), "one exact version each"
-    wanted = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
-    assert not {plain(one) for one in wanted} - {"edgeloop"} - {plain(pin) for pin in pins}
+    return [line for line in lines if line and not line.startswith("#")]
