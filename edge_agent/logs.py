@@ -17,8 +17,10 @@ def configure(*, edge: str, line: str, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Without the locals of each frame: they hold keys, commands and whole images.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     last: list[Processor] = [
-        structlog.processors.dict_tracebacks,
+        structlog.processors.ExceptionRenderer(frames),
         structlog.processors.JSONRenderer(sort_keys=True),
     ]
     structlog.configure(

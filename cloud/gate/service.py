@@ -7,6 +7,7 @@ signature; a `release` job. The gate has no channel key: the cloud process takes
 from __future__ import annotations
 
 import base64
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ from models.runtime.inspector import WrongBase
 from ota.errors import PublishError
 
 RELEASE = "release"
+KNOWN = 8
+"""Judged releases kept: today's candidate is tomorrow's incumbent, and need not be scored again."""
 BROKEN = (BadAdapter, BadArrays, BadBase, WrongBase)
 
 
@@ -69,6 +72,7 @@ class GateService:
         self._repository, self._key, self._settings = repository, key, settings or GateSettings()
         self._models = ModelLoader(registry=registry, blobs=blobs, limits=limits)
         self._cache = cache or TokenCache()
+        self._known: OrderedDict[tuple[str, tuple[str, ...], tuple[str, ...]], Judged] = OrderedDict()
 
     def handle(self, job: LeasedJob, beat: Beat) -> dict[str, Any]:
         """Handler of "gate" jobs; the payload is ``{"candidate": id}``.
@@ -119,11 +123,14 @@ class GateService:
     def _judged(
         self, one: Candidate, line: LineView, images: list[ReferenceImage], tick: Callable[[], None], *, timed: bool
     ) -> Judged:
+        names = [spec.name for spec in line.class_specs]
+        key = (one.manifest_sha, tuple(image.sha256 for image in images), tuple(names))
+        if not timed and key in self._known:
+            return self._known[key]
         manifest = manifest_of(one)
         model = self._models.load(manifest, release=one.release)
         scores = score(model, images, self._blobs.read, self._cache, beat=tick)
-        names = [spec.name for spec in line.class_specs]
-        return Judged(
+        judged = Judged(
             release=one.release,
             scores=scores,
             calls=call(scores, model.head, manifest.thresholds, names),
@@ -132,6 +139,10 @@ class GateService:
             has_adapter=manifest.adapter is not None,
             identity=identity(manifest),
         )
+        self._known[key] = judged
+        while len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return judged
 
     def _evidence(
         self, line: LineView, images: list[ReferenceImage], candidate: Candidate, new: Judged, old: Judged | None

@@ -301,3 +301,36 @@ def test_a_renewal_is_signed_and_one_with_a_stranger_in_it_is_not(gate: Gate) ->
     states = [job.state for job in reversed(gate.jobs.of_line(LINE)) if job.kind == "renew"]
     assert states == ["done", "failed"]
     assert len(gate.signed) == 2
+
+
+class CountingBlobs:
+    """The store, and what was read from it."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.seen: list[str] = []
+
+    def add(self, data: bytes) -> str:
+        return self._inner.add(data)
+
+    def path(self, sha: str) -> Path:
+        return self._inner.path(sha)
+
+    def read(self, sha: str) -> bytes:
+        self.seen.append(sha)
+        return self._inner.read(sha)
+
+
+def test_todays_candidate_is_not_scored_again_as_tomorrows_incumbent(gate: Gate) -> None:
+    gate.blobs = blobs = CountingBlobs(gate.blobs)
+    gate.gate = gate.make()
+    first = gate.judge(Toy(1, RIGHT))
+    head = first.manifest["head"]["blob"]["sha256"]
+    assert head in blobs.seen
+    blobs.seen.clear()
+    second = gate.judge(Toy(2, BLIND, bias=ALL_PASS))
+    assert second.report["incumbent"]["release"] == 1
+    assert head not in blobs.seen
+    gate.poly()  # another gate set: what was known of the incumbent says nothing about it
+    gate.judge(Toy(3, LEARNED))
+    assert head in blobs.seen
