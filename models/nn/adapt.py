@@ -37,8 +37,8 @@ FIRST_HEAD = 96
 class AdaptSettings:
     """`steps` between the bounds, about `epochs` passes over the new labels; rates are for AdamW.
 
-    `ema` is the averaging window as a share of the steps. `head_decay` is the L2 penalty of the refitted head on
-    standardised embeddings.
+    `trust` is the number of new labels that weigh as much as the memory. `ema` is the averaging window as a share of
+    the steps. `head_decay` is the L2 penalty of the refitted head on standardised embeddings.
     """
 
     batch_new: int = 16
@@ -55,7 +55,15 @@ class AdaptSettings:
     clip: float = 1.0
     ema: float = 0.3
     head_decay: float = 0.03
+    trust: float = 100.0
     threads: int = 2
+
+    def share(self, new: int) -> float:
+        """What the new labels weigh against the memory: ``n / (n + trust)``, at most one half.
+
+        A handful of labels, picked because they are hard, must not outweigh what the line already knows.
+        """
+        return min(0.5, new / (new + self.trust))
 
     def steps(self, new: int) -> int:
         """Steps for `new` labelled images."""
@@ -72,8 +80,8 @@ class Adapted:
     losses: list[float]
 
 
-def _initial_head(trunk: Trunk, sets: list[Examples], classes: int, decay: float) -> nn.Linear:
-    weight, bias = refit_head(trunk, sets, classes, decay)
+def _initial_head(trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float) -> nn.Linear:
+    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=decay)
     head = nn.Linear(weight.shape[1], classes)
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -106,11 +114,15 @@ def adapt(
     trunk = with_lora(quantized_copy(model.trunk), config, dropout=settings.dropout)
     if start is not None:
         from_feeds(trunk, config, start)
+    share = settings.share(len(new))
     sets = [memory, new]
-    head = _initial_head(trunk, [s.spread(FIRST_HEAD) for s in sets], classes, settings.head_decay)
+    shares = [1 - share, share]
+    head = _initial_head(
+        trunk, [s.spread(FIRST_HEAD) for s in sets], shares, classes=classes, decay=settings.head_decay
+    )
     batches = [Batches(s, classes, generator) for s in sets]
     losses = _train(trunk, head, config, sources=batches, settings=settings, progress=progress)
-    weight, bias = refit_head(trunk, sets, classes, settings.head_decay)
+    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=settings.head_decay)
     return Adapted(lora=to_feeds(trunk, config), weight=weight.numpy(), bias=bias.numpy(), losses=losses)
 
 
@@ -138,6 +150,9 @@ def _train(
     memory, new = sources
     steps = settings.steps(len(new.labels))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _schedule(k, steps, settings.warm_up))
+    sizes = (settings.batch_memory, settings.batch_new)
+    share = settings.share(len(new.labels))
+    emphasis = torch.cat([torch.full((n,), s * sum(sizes) / n) for n, s in zip(sizes, (1 - share, share), strict=True)])
     averaged = [p.detach().clone() for p in (*a, *b)]
     keep = 1 - 1 / (settings.ema * steps + 1)
     losses: list[float] = []
@@ -145,6 +160,7 @@ def _train(
     for step in range(steps):
         drawn = [memory.draw(settings.batch_memory), new.draw(settings.batch_new)]
         tokens, labels, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        weights = weights * emphasis
         with reduced_precision():
             embedding = trunk(tokens)
         loss = (F.cross_entropy(head(embedding.float()), labels, reduction="none") * weights).mean()

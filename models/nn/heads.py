@@ -75,11 +75,16 @@ class Batches:
         return tokens, self.labels[rows], self.weights[rows]
 
 
-def refit_head(trunk: Trunk, sets: list[Examples], classes: int, decay: float) -> tuple[Tensor, Tensor]:
-    """The head on all sets, each set with the same total weight."""
+def refit_head(
+    trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float
+) -> tuple[Tensor, Tensor]:
+    """The head on all sets; `shares` are their total weights, which sum to 1, whatever their sizes."""
     embedding = torch.cat([embed(trunk, s.tokens[:, 0]) for s in sets])
     labels = torch.cat([torch.from_numpy(s.labels) for s in sets])
     weights = torch.cat(
-        [class_balance(torch.from_numpy(s.labels), classes) * torch.from_numpy(s.weights) / len(s) for s in sets]
+        [
+            class_balance(torch.from_numpy(s.labels), classes) * torch.from_numpy(s.weights) * share / len(s)
+            for s, share in zip(sets, shares, strict=True)
+        ]
     )
-    return fit_head(embedding, labels, weights * len(labels) / len(sets), classes=classes, decay=decay)
+    return fit_head(embedding, labels, weights * len(labels), classes=classes, decay=decay)

@@ -111,5 +111,7 @@ def first_head(
     model: DeepSeekEdge, examples: Examples, *, classes: int, settings: PretrainSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The head of release 1 on the trained trunk: weight [C, D], bias [C]."""
-    weight, bias = refit_head(quantized_copy(model.trunk), [examples], classes, settings.head_decay)
+    weight, bias = refit_head(
+        quantized_copy(model.trunk), [examples], [1.0], classes=classes, decay=settings.head_decay
+    )
     return weight.numpy(), bias.numpy()
