@@ -273,13 +273,28 @@ def line_publish(
 
 
 def _read_folder(folder: Path, domain: str | None) -> Iterator[ReferenceItem]:
+    """Folders of images per class; a labels.csv (file,label[,domain][,group]) takes their place where it is."""
+    import csv
+
     from cloud.lines.schemas import ReferenceItem
 
     if not folder.is_dir():
         _fail(f"{folder} is no folder", 2)
-    for path in sorted(folder.glob("*/*")):
-        if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-            yield ReferenceItem(path.read_bytes(), path.parent.name, domain)
+    table = folder / "labels.csv"
+    if not table.is_file():
+        for path in sorted(folder.glob("*/*")):
+            if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
+                yield ReferenceItem(path.read_bytes(), path.parent.name, domain)
+        return
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if "file" not in row or "label" not in row:
+                _fail(f"{table} needs the columns file and label", 2)
+            try:
+                data = (folder / row["file"]).read_bytes()
+            except OSError as fault:
+                _fail(f"{fault.filename}: {fault.strerror}", 2)
+            yield ReferenceItem(data, row["label"], domain or row.get("domain") or None, row.get("group") or None)
 
 
 @edge_app.command("add")

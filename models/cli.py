@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 error, 2 usage, 4 the images do not allow a model that could
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Build, train and check models.", p
 GOOD_NAMES = "good,ok,normal,free,clean,functional"
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 CANNOT_TRAIN = 4
+LINE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?"
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
@@ -49,9 +51,14 @@ def train(
 ) -> None:
     """Train a line's first model: a frozen base and adapter release 1, with a report; or say what is missing."""
     from models.nn.checkpoint import BadCheckpoint
+    from models.nn.config import PRESETS
     from models.nn.starting import CannotTrain, StartingSettings, build_starting, split
     from models.runtime.bundle import is_complete
 
+    if not re.fullmatch(LINE_NAME, line):
+        _fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 64", 2)
+    if preset not in PRESETS:
+        _fail(f"no preset {preset!r}; there are: {', '.join(PRESETS)}", 2)
     if is_complete(out):
         _fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
     images = _read_images(data)
@@ -67,30 +74,44 @@ def train(
         _fail(f"cannot train line {line}: {fault}", CANNOT_TRAIN)
     except ValueError as fault:
         _fail(str(fault), 2)
-    _write(out, made, held)
+    _write(out, made, gate=held, memory=learn)
     report = _report(line, preset, made.report, classes, trained=len(learn))
     (out / "report.md").write_text(report, encoding="utf-8")
     document = {"schema": 1, "line": line, "out": str(out), "metrics": made.report}
     print(json.dumps(document, sort_keys=True) if as_json else report)
 
 
-def _write(out: Path, made: Any, held: list[LabelledImage]) -> None:
-    """The model as a bundle, and the held-out images that will judge every later release."""
-    from models.contracts.base import sha256_hex
+def _write(out: Path, made: Any, *, gate: list[LabelledImage], memory: list[LabelledImage]) -> None:
+    """The model as a bundle, the held-out images that will judge every later release, and those to be replayed."""
     from models.runtime.bundle import Bundle, write_starting
 
     files = {name: out / "files" / name for name in made.base.files}
     (out / "files").mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
         path.write_bytes(made.base.files[name])
-    for image in held:
-        folder = out / "gate" / image.label
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{sha256_hex(image.data)[:16]}.{_suffix(image.data)}").write_bytes(image.data)
+    _write_images(out / "gate", gate)
+    _write_images(out / "memory", memory)
     release = made.release
     write_starting(
         out, Bundle(made.base.manifest, files, made.checkpoint, release.manifest, release.blobs, made.report)
     )
+
+
+def _write_images(folder: Path, images: list[LabelledImage]) -> None:
+    """As `edgeloop cloud line import` reads them."""
+    import csv
+
+    from models.contracts.base import sha256_hex
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "label", "domain", "group"))
+        for image in images:
+            name = f"{image.label}/{sha256_hex(image.data)[:16]}.{_suffix(image.data)}"
+            (folder / image.label).mkdir(exist_ok=True)
+            (folder / name).write_bytes(image.data)
+            table.writerow((name, image.label, image.domain or "", image.group or ""))
 
 
 def _suffix(data: bytes) -> str:
@@ -124,6 +145,8 @@ def _read_images(folder: Path) -> list[LabelledImage]:
             )
             for r in rows
         ]
+    except (UnicodeDecodeError, csv.Error) as fault:
+        _fail(f"{table} is no table in UTF-8: {fault}", 2)
     except KeyError as missing:
         _fail(f"{table} needs the columns file and label; {missing} is not there", 2)
     except OSError as fault:

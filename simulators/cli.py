@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Stand-ins for what a plant has and a desk has not: cameras, a reviewer.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Stand-ins for what a plant has and a desk has not: cameras, a reviewer.",
+    pretty_exceptions_enable=False,
+)
 USAGE = 2
 
 

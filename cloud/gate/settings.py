@@ -23,7 +23,7 @@ class GateSettings(BaseModel):
         parity: largest difference of a class probability between torch and the exported pair.
         different: smallest change of outputs that makes a release worth sending.
         min_images: a smaller gate set judges nothing.
-        min_images_per_slice: a domain's class with fewer images is reported, not judged.
+        min_images_per_slice: a domain's class with fewer images is not judged.
         first_must_catch_share: share of must-catch images a line's first release may pass; None only reports it.
         bootstrap: draws; `seed` makes a report repeatable.
     """

@@ -203,7 +203,8 @@ class TrainerService:
             weight = math.sqrt(min(1 / label.pi_upload, self._options.max_weight))
             return Item(label.sha256, names.index(label.name), weight, self._services.images.read)
 
-        known = [item(label) for label in frozen.labels if label.name in names]
+        judging = {image.sha256 for image in self._services.lines.references(ground.line.name, "gate")}
+        known = [item(one) for one in frozen.labels if one.name in names and one.sha256 not in judging]
         recent, older = known[-self._options.recent :], known[: -self._options.recent]
         gathered = [
             gather(self._shelf, ground.base, view, part, beat=beat.check)

@@ -2,10 +2,11 @@
 
 Every round continues the incumbent's adapter on all labels so far plus replayed memory, with
 
-    L = mean_new w_i CE(z, y) + mean_memory w_j CE(z, y),   w = class balance x sqrt(inclusion weight)
+    L = s mean_new w_i CE(z, y) + (1 - s) mean_memory w_j CE(z, y),   w = class balance x sqrt(inclusion weight)
 
-keeps an exponential moving average of the weights, refits the head on the embeddings of everything labelled (convex,
-class- and source-balanced), and returns raw parts: calibration, thresholds and judgement belong to the caller.
+with s = n / (n + trust) up to one half for n new labels, keeps an exponential moving average of the weights, refits the
+head on the embeddings of everything labelled (convex, weighed the same way), and returns raw parts: calibration,
+thresholds and judgement belong to the caller.
 Sources: LoRA, Hu et al. (ICLR 2022); LoRA+, Hayou et al. (ICML 2024); balanced replay, see docs/learning.md.
 """
 

@@ -10,7 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Measurements of the loop, printed as tables. Exit 1: a target is missed.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measurements of the loop, printed as tables. Exit 1: a target is missed.",
+    pretty_exceptions_enable=False,
+)
 USAGE = 2
 JsonOption = Annotated[str, typer.Option("--json", help="Write every figure to this file; - is stdout.")]
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]

@@ -6,6 +6,7 @@ Exit codes: 0 every required check holds; 1 a check fails or a server cannot run
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ def demo(
         str | None,
         typer.Option("--json", help="Write every figure to this file; - is stdout."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the dashboard; a free one by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Port of the dashboard; a free one by default.")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Folder of runs and cached models.")] = Path("var"),
 ) -> None:
     """Run the whole loop on this machine: servers, three boxes, a product change, labels, training, signed updates."""
@@ -62,6 +65,8 @@ def demo(
         )
     except BadScenario as fault:
         _fail(str(fault), USAGE)
+    if json_file:
+        _refuse_unwritable(json_file)
     _interrupt_on_sigterm()
     try:
         code = _run(scenario, _options(work, port, fresh=fresh), stay=not leave, json_file=json_file)
@@ -148,5 +153,17 @@ def _write_json(outcome: Outcome, target: str) -> None:
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     if target == "-":
         sys.stdout.write(text)
-    else:
+        return
+    try:
         Path(target).write_text(text)
+    except OSError as fault:
+        print(f"edgeloop demo: {target}: {fault.strerror}; the figures follow on stdout", file=sys.stderr)
+        sys.stdout.write(text)
+
+
+def _refuse_unwritable(target: str) -> None:
+    """Said before the run and not after it."""
+    folder = Path(target).resolve().parent
+    if target and target != "-" and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        print(f"edgeloop demo: --json {target}: {folder} is no folder that can be written to", file=sys.stderr)
+        raise typer.Exit(2)

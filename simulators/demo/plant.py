@@ -180,7 +180,7 @@ def cloud_config(
             "min_parts": 1,
             "probe": {"probation_parts": 2},
         },
-        "training": {"tick_s": 0.25, "min_new_labels": MIN_NEW_LABELS},
+        "training": {"tick_s": 0.25, "min_new_labels": MIN_NEW_LABELS, "options": {"seed": scenario.seed}},
         "worker": {"lease_s": 30.0, "poll_s": 0.2},
     }
     if process == CLOUD:

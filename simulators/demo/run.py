@@ -110,9 +110,7 @@ class Demo:
         self._watch.lap("first_release")
         observed = self._hours(plant, showings, first)
         self._watch.lap("hours")
-        test = self._read_test_set(
-            plant, sets=sets, showings=showings, observed=observed, starting=starting, bundle=bundle
-        )
+        test = self._read_test_set(plant, sets=sets, observed=observed, starting=starting, bundle=bundle)
         self._watch.lap("evaluation")
         run = figures(self._scenario, observed, test, seconds=self._watch.seconds)
         return Outcome(run, checks(run), plant.sign_in)
@@ -233,13 +231,11 @@ class Demo:
         plant: setup.Plant,
         *,
         sets: CellSets,
-        showings: list[Showing],
         observed: Observed,
         starting: Path,
         bundle: Bundle,
     ) -> TestTable:
-        shown = {part.cell for part in showings}
-        poly = tuple(cell for cell in of_kind(sets.stream, "poly") if cell.index in shown)
+        poly = of_kind(sets.stream, "poly")
         request = Request(
             "joint", cells=poly, replay=sets.base, validation=sets.gate, scenario=self._scenario, starting=starting
         )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from models.nn.checkpoint import BadCheckpoint, imagenet_tower, load_checkpoint, save_checkpoint
-from models.nn.config import NANO
+from models.nn.config import LARGE, NANO
 from models.nn.model import DeepSeekEdge, parameter_count
 from tests.models.nn.toy import toy
 
@@ -55,3 +55,11 @@ def test_the_imagenet_tower_fits_the_nano_preset() -> None:
     model = DeepSeekEdge(NANO)
     model.tower.load_state_dict(imagenet_tower(NANO.tower.depth))
     assert 5e6 < parameter_count(model) < 12e6
+
+
+def test_the_large_preset_has_deepseek_vls_geometry() -> None:
+    with torch.device("meta"):
+        model = DeepSeekEdge(LARGE)
+    sizes = [parameter_count(part) for part in (model.tower, model.trunk.aligner, model.trunk.model)]
+    assert [round(size / 1e6, 1) for size in sizes] == [303.7, 6.3, 1442.9]
+    assert round(parameter_count(model) / 1e9, 3) == 1.753

@@ -108,5 +108,4 @@ def test_the_second_release_starts_from_the_first_and_may_mix_with_it() -> None:
     blob = first.packed.blobs[first.packed.manifest.adapter.blob.sha256]
     start = read_adapter(blob, toy().built.manifest.lora)
     second = make_release(toy().base, toy().model, lesson(start), identity(3), settings=settings, seed=4)
-    assert second.metrics["share_new"] in (1.0, 0.5)
     assert second.packed.manifest.adapter.blob.sha256 != first.packed.manifest.adapter.blob.sha256

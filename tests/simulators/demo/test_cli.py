@@ -43,6 +43,22 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "choose another folder with --work" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--port", "99999"), "--port"),
+        (("--port", "-5"), "--port"),
+        (("--json", "/nowhere/at/all.json"), "/nowhere/at"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_starts(arguments: tuple[str, str], words: str, tmp_path: Path) -> None:
+    done = demo(*arguments, "--work", str(tmp_path / "work"))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.servers
 def test_a_taken_port_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,0 +1,95 @@
+"""`edgeloop models`: refusals before minutes of training, each in a line that says what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from models.cli import app
+from models.runtime.bundle import COMPLETE
+from tests.models.nn.toy import picture
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(arguments))
+    return done.exit_code, done.stderr
+
+
+def folder(root: Path, **classes: int) -> Path:
+    seed = 0
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True)
+        for _ in range(count):
+            seed += 1
+            (root / name / f"{seed}.png").write_bytes(cv2.imencode(".png", picture(seed, defect=name != "good"))[1])
+    return root
+
+
+def train(data: Path, out: Path, *more: str) -> tuple[int, str]:
+    return call("train", "--line", "plates", "--data", str(data), "--out", str(out), *more)
+
+
+@pytest.mark.parametrize(
+    ("classes", "more", "code", "words"),
+    [
+        ({"good": 8, "scratch": 8}, (), 4, "too few training images"),
+        ({"fine": 8, "scratch": 8}, (), 4, "name the good ones with --good"),
+        ({"good": 8}, (), 4, "no defect class"),
+        ({}, (), 4, "has no images"),
+        ({"good": 8, "scratch": 8}, ("--must-catch", "dent"), 2, "no such defect class"),
+        ({"good": 8, "scratch": 8}, ("--preset", "huge"), 2, "no preset 'huge'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    tmp_path: Path, classes: dict[str, int], more: tuple[str, ...], code: int, words: str
+) -> None:
+    data = folder(tmp_path / "data", **classes)
+    data.mkdir(exist_ok=True)
+    found = train(data, tmp_path / "out", *more)
+    assert found[0] == code
+    assert words in found[1]
+    assert found[1].count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", good=40, scratch=40)
+    for path in (data / "good").iterdir():
+        path.write_bytes(b"not an image")
+    code, said = train(data, tmp_path / "out")
+    assert code == 4
+    assert "cannot be read" in said
+
+
+def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / COMPLETE).touch()
+    assert train(folder(tmp_path / "data", good=1), tmp_path / "out")[0] == 4
+
+
+def test_a_line_name_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    code, said = call("train", "--line", "Bad Line!", "--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "lower-case letters" in said
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [(b"name,label\nx,good\n", "file and label"), (b"\xff\xfe\x00", "UTF-8"), (b"file,label\nx.png,good\n", "x.png")],
+)
+def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, table: bytes, words: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(table)
+    code, said = train(tmp_path, tmp_path / "out")
+    assert code == 2
+    assert words in said
+
+
+@pytest.mark.parametrize("command", ["show", "parity"])
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path, command: str) -> None:
+    more = ("--data", str(tmp_path)) if command == "parity" else ()
+    code, said = call(command, str(tmp_path / "nothing"), *more)
+    assert code == 1
+    assert said.count("\n") == 1
