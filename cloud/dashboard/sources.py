@@ -164,6 +164,8 @@ RULES = {
     "macro_f1": N_("Not worse than the one that runs"),
     "must_catch": N_("No must-catch part is newly missed"),
     "recall": N_("No class is forgotten"),
+    "files": N_("A box can load its files"),
+    "erosion": N_("Small losses do not add up"),
     "calibration": N_("Its confidence can be believed"),
     "size": N_("Small enough to send"),
     "latency": N_("Fast enough for the line"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from babel.messages.catalog import Catalog
 
-from cloud.dashboard import catalogue, i18n, words
+from cloud.dashboard import catalogue, i18n, sources, words
 from cloud.dashboard.i18n import LOCALES, Speech, choose
+from cloud.gate.rules import RULES
 
 TEMPLATES = sorted((catalogue.PACKAGE / "templates").glob("*.html"))
 
@@ -49,6 +50,13 @@ def test_every_word_of_the_tables_is_translated() -> None:
         table = getattr(words, name)
         if name.isupper() and isinstance(table, dict):
             assert all(words.word(chinese, table, code) != table[code] for code in table), name
+
+
+def test_every_rule_of_the_gate_has_a_title_in_both_languages() -> None:
+    for name in [*(rule.name for rule in RULES), "files"]:
+        titles = [words.word(Speech(language), sources.RULES, name) for language in LOCALES]
+        assert name not in titles
+        assert len(set(titles)) == len(LOCALES)
 
 
 def test_a_code_nobody_listed_is_shown_as_it_is() -> None:
