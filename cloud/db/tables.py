@@ -70,7 +70,8 @@ class Sample(Table):
     __table_args__ = (
         UniqueConstraint("edge", "epoch", "seq"),
         Index("ix_samples_line_stored_at", "line", "stored_at"),
-        Index("ix_samples_line_period", "line", "release", "captured_at"),
+        Index("ix_samples_line_period", "line", "period"),
+        Index("ix_samples_line_release", "line", "release", "captured_at"),
         Index("ix_samples_serial", "line", "serial"),
     )
     sid: Mapped[str] = mapped_column(String(36), primary_key=True)

@@ -306,7 +306,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sid", name=op.f("pk_samples")),
         sa.UniqueConstraint("edge", "epoch", "seq", name=op.f("uq_samples_edge_epoch_seq")),
     )
-    op.create_index("ix_samples_line_period", "samples", ["line", "release", "captured_at"], unique=False)
+    op.create_index("ix_samples_line_period", "samples", ["line", "period"], unique=False)
+    op.create_index("ix_samples_line_release", "samples", ["line", "release", "captured_at"], unique=False)
     op.create_index("ix_samples_line_stored_at", "samples", ["line", "stored_at"], unique=False)
     op.create_index("ix_samples_serial", "samples", ["line", "serial"], unique=False)
     op.create_index(op.f("ix_samples_sha256"), "samples", ["sha256"], unique=False)
