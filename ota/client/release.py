@@ -196,10 +196,11 @@ class ReleaseClient:
         seen = updater.seen(role, adapter_role(manifest.line), BASE_ROLE)
         raised = numbers.raise_roles(floors, seen)
         raised = numbers.raise_release(raised, manifest, new_keys=numbers.rotated(floors, seen, role))
-        rules.refuse_revoked(raised, manifest)
         latest = max(self._now(), min(manifest.created_at, updater.timestamp_expires))
         if floors.clock is None or latest - floors.clock >= CLOCK_STEP:
             raised = numbers.raise_clock(raised, latest)
         if raised != floors:
             self._floor_store.save(raised)
+        # Only now: the metadata is genuine whatever it selects, so what it revokes is remembered all the same.
+        rules.refuse_revoked(raised, manifest)
         self._refuse_early_clock(raised)

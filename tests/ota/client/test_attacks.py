@@ -415,6 +415,17 @@ def test_39_a_stolen_channel_key_selects_what_was_revoked(plant: Plant, thief: T
     refused(current, ReportReason.REVOKED)
 
 
+def test_39_a_channel_that_revokes_its_own_adapter_is_refused_and_remembered(
+    plant: Plant, thief: Thief, current: ReleaseClient
+) -> None:
+    bad = plant.repository.adapter_ref(LINE, 2).sha256
+    thief.channel(plant.channel(3, adapter=2, revoked=[bad]).encode())
+    refused(current, ReportReason.REVOKED)
+    assert current.revoked(LINE) == {bad}
+    thief.channel(plant.channel(4, adapter=2).encode())
+    refused(current, ReportReason.REVOKED)
+
+
 def test_39_the_channel_vanishes(thief: Thief, plant: Plant, current: ReleaseClient) -> None:
     role = f"channel-{LINE}"
     thief.list_role(role, thief.resign(role, [plant.keys.signer("channel")], lambda m: m.signed.targets.clear()))
