@@ -37,7 +37,8 @@ from cloud.ingest.service import IngestService
 from cloud.ingest.staging import Landing, StagingFiles
 from cloud.ingest.upkeep import Upkeep
 from cloud.ingest.uploads import Uploads
-from cloud.jobs.hourly import TrainingTrigger
+from cloud.jobs.hourly import GATE, PROPOSE, RENEW, TRAIN, TrainingTrigger
+from cloud.jobs.renewal import RenewalTrigger
 from cloud.jobs.service import JobService
 from cloud.jobs.worker import Worker
 from cloud.labels.service import LabelService
@@ -85,6 +86,7 @@ class Services:
     registry: RegistryService
     accuracy: AccuracyService
     training: TrainingTrigger
+    renewal: RenewalTrigger
     fleet: FleetService
     rollout: RolloutService | None = None
     gate: GateService | None = None
@@ -108,6 +110,7 @@ def build(settings: CloudSettings, *, now: NowUs = now_us, objects: ObjectStore 
     landing = Landing(state / "landing") if settings.ingest.landing_keep_s > 0 else None
     common: dict[str, Any] = {"begin": begin, "reads": read, "now": now}
     jobs = JobService(**common)
+    repository = ReleaseRepository(settings.release.repository, now=_datetimes(now))
     return Services(
         settings=settings,
         now=now,
@@ -118,13 +121,14 @@ def build(settings: CloudSettings, *, now: NowUs = now_us, objects: ObjectStore 
         blobs=blobs,
         images=SampleImages(objects=store, landing=landing),
         landing=landing,
-        repository=ReleaseRepository(settings.release.repository, now=_datetimes(now)),
+        repository=repository,
         lines=LineService(**common, blobs=blobs),
         labels=LabelService(**common),
         jobs=jobs,
         registry=RegistryService(**common, blobs=blobs),
         accuracy=AccuracyService(**common),
         training=TrainingTrigger(**common, jobs=jobs, min_labels=settings.training.min_new_labels),
+        renewal=RenewalTrigger(**common, jobs=jobs, repository=repository),
         fleet=FleetService(**common),
     )
 
@@ -238,6 +242,7 @@ class Cloud:
         self.scheduler = Scheduler()
         self.scheduler.register("training", settings.training.tick_s, services.training.tick)
         self.scheduler.register("rollout", settings.release.tick_s, rollout.advance)
+        self.scheduler.register("renewal", settings.release.renew_timestamp_s, services.renewal.tick)
         self.scheduler.register("timestamp", settings.release.renew_timestamp_s, rollout.renew_timestamp)
         self.scheduler.register("upkeep", UPKEEP_S, ingest.upkeep.tick)
         self.scheduler.register("outbox", OUTBOX_S, self._flush)
@@ -331,7 +336,7 @@ def gate_worker(services: Services) -> Worker:
         settings=settings.gate,
         limits=SessionLimits(threads=settings.worker.threads),
     )
-    return _worker(services, {"gate": services.gate.handle})
+    return _worker(services, {GATE: services.gate.handle, RENEW: services.gate.renew})
 
 
 def train_worker(services: Services) -> Worker:
@@ -344,7 +349,7 @@ def train_worker(services: Services) -> Worker:
 
     settings = services.settings
     trainer = build_trainer(services, signer=load_online(settings.release.keys / "trainer.pem"))
-    return _worker(services, {"train": trainer.handle})
+    return _worker(services, {TRAIN: trainer.handle, PROPOSE: trainer.propose})
 
 
 def _worker(services: Services, handlers: dict[str, Any]) -> Worker:

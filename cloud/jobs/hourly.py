@@ -2,7 +2,8 @@
 
 Decided at the first tick of a period: one job `train/<line>/<period>`, or a skipped one that says why. A line never has
 two trainings under way, nor a training beside a candidate still at the gate: the second would be made from a parent
-that is no longer the newest. Such a period waits for the first to end instead of being lost.
+that is no longer the newest; nor beside a renewal of its adapter role. Such a period waits for the first to end
+instead of being lost.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from cloud.jobs.service import JobService
 
 TRAIN = "train"
 GATE = "gate"
+PROPOSE = "propose"
+RENEW = "renew"
+BUSY = (TRAIN, GATE, PROPOSE, RENEW)
+"""Each ends in the next version of the line's adapter role: two under way at once, and the second is in vain."""
 Skip = Literal["too_few_labels", "in_flight"]
 
 
@@ -40,7 +45,7 @@ class TrainingTrigger:
     def request(self, line: str, *, actor: str) -> str | None:
         """Train now because a person asks; None when the line is learning already."""
         with self._begin() as session:
-            if self._jobs.in_flight(session, line, (TRAIN, GATE)):
+            if self._jobs.in_flight(session, line, BUSY):
                 return None
             key = f"{TRAIN}/{line}/asked-{self._now()}"
             self._jobs.enqueue(session, TRAIN, key, {"line": line, "actor": actor})
@@ -60,7 +65,7 @@ class TrainingTrigger:
                 return False
             labels = new_labels(session, line)
             payload = {"line": line, "period": int(key.rsplit("/", 1)[1]), "new_labels": labels}
-            if self._jobs.in_flight(session, line, (TRAIN, GATE)):
+            if self._jobs.in_flight(session, line, BUSY):
                 self._skip(session, key, payload, "in_flight")
                 return False
             if labels < self._min_labels:

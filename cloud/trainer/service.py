@@ -1,4 +1,5 @@
 """The handler of "train" jobs: freeze labels, learn, sign as the trainer, register the candidate, call the gate.
+And of "propose" jobs: sign the adapter role as it is for another week, and ask the gate to do the same.
 
 A job that is run again after a crash finds its candidate by the job's key in the lineage and only calls the gate. A
 line that cannot be taught anything yet is no fault: the job ends with the reason in its result.
@@ -6,6 +7,7 @@ line that cannot be taught anything yet is no fault: the job ends with the reaso
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from cloud.bootstrap import Services
 from cloud.clock import from_us
 from cloud.db.tables import Candidate
 from cloud.http import Problem
-from cloud.jobs.hourly import GATE
+from cloud.jobs.hourly import GATE, RENEW
 from cloud.jobs.schemas import LeasedJob, NotYet, PermanentFailure
 from cloud.jobs.worker import Beat
 from cloud.labels.schemas import CurrentLabel
@@ -100,6 +102,19 @@ class TrainerService:
             return {"refused": str(reason)}
         except StoreUnavailable as fault:
             raise NotYet(str(fault), delay_s=RETRY_S) from fault
+
+    def propose(self, job: LeasedJob, _beat: Beat) -> dict[str, Any]:
+        """Handler of "propose" jobs; the payload is ``{"line": name}``.
+
+        Raises:
+            ota.errors.OtaError: the repository cannot be read.
+        """
+        line = str(job.payload["line"])
+        proposal = base64.b64encode(self._services.repository.propose_renewal(line, self._signer)).decode()
+        key = f"{RENEW}/{line}/{job.key.rsplit('/', 1)[1]}"
+        with self._services.begin() as session:
+            self._services.jobs.enqueue(session, RENEW, key, {"line": line, "proposal": proposal})
+        return {"renewal": key}
 
     def _made_before(self, line: str, key: str) -> Candidate | None:
         newest = self._services.registry.next_release(line) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from cloud import bootstrap
+from cloud.clock import from_us
 from cloud.db.tables import Candidate, Edge, Job, Label, Sample, Snapshot
 from cloud.first_release import publish_bundle
 from cloud.lines.schemas import LineSpec, NewClass, ReferenceItem
@@ -19,6 +21,7 @@ from cloud.settings import BadSettings, CloudSettings
 from cloud.trainer.service import TrainerService, build_trainer
 from models.contracts.base import sha256_hex
 from models.contracts.model_manifest import Lineage
+from models.contracts.tuf_layout import adapter_role
 from models.nn.checkpoint import save_checkpoint
 from models.nn.heads import fit_head
 from models.nn.release import Costs, Identity, ReleaseSettings, assemble, embed_onnx, pack
@@ -213,6 +216,18 @@ def test_a_job_run_twice_makes_one_candidate(site: Site) -> None:
     result = site.trainer().handle(again, Beat(threading.Event()))
     assert result["resumed"] is True
     assert len(site.candidates()) == 2
+
+
+def test_an_adapter_role_past_half_its_life_is_signed_again(site: Site) -> None:
+    role, services = adapter_role(LINE), site.services
+    site.clock.us += 4 * 86_400_000_000
+    (asked,) = services.renewal.tick()
+    assert site.work("train")
+    assert services.jobs.by_key(asked).state == "done"
+    assert site.work("gate")
+    assert site.last_job("renew").state == "done", site.last_job("renew").error
+    assert services.repository.expiries()[role] == from_us(site.clock.us) + timedelta(days=7)
+    assert services.renewal.tick() == []
 
 
 def test_labels_that_cannot_teach_are_refused_with_the_reason(site: Site) -> None:
