@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.accuracy.intervals import Interval, effective_size, student_quantile, widened, wilson
+from cloud.accuracy.intervals import Interval, counted_low, effective_size, student_quantile, widened, wilson
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -181,6 +181,16 @@ def overkill(sample: Labelled, *, reviewer: Reviewer | None = None) -> Estimate 
     return _ratio(sample, hit=sample.rejected, given=~sample.says_defect, reviewer=reviewer)
 
 
+def escaped(sample: Labelled, *, reviewer: Reviewer | None = None) -> Estimate | None:
+    """P(verdict PASS and the part is defective), of ALL parts: times their number, the parts that slipped through."""
+    return _ratio(sample, hit=sample.passed, given=sample.says_defect, reviewer=reviewer, of_all=True)
+
+
+def overkilled(sample: Labelled, *, reviewer: Reviewer | None = None) -> Estimate | None:
+    """P(verdict REJECT and the part is good), of ALL parts: times their number, the parts thrown away."""
+    return _ratio(sample, hit=sample.rejected, given=~sample.says_defect, reviewer=reviewer, of_all=True)
+
+
 def _mean(values: Array, weight: Array) -> float:
     return float((values * weight).sum() / weight.sum())
 
@@ -279,17 +289,21 @@ def _half_difference(figure: Callable[[float], float], reviewer: Reviewer) -> fl
     return abs(figure(reviewer.rate + step) - figure(max(reviewer.rate - step, 0.0))) / 2
 
 
-def _ratio(sample: Labelled, *, hit: Mask, given: Mask, reviewer: Reviewer | None) -> Estimate | None:
-    """``sum hit t/pi / sum t/pi`` with t the corrected side, a ratio estimator.
+def _ratio(
+    sample: Labelled, *, hit: Mask, given: Mask, reviewer: Reviewer | None, of_all: bool = False
+) -> Estimate | None:
+    """``sum hit t/pi / sum t/pi`` with t the corrected side, a ratio estimator; `of_all`: over ``sum 1/pi``.
 
     Linearised: ``V = sum (1-pi) (t (hit - R)/pi)^2 / (sum t/pi)^2`` (Sarndal et al. 1992, chapter 5), times
     n / (n - 1). The side is corrected before it is averaged, ``t = (said - e) / (1 - 2e)``: where defects are as rare
     as mistakes, an uncorrected escape rate counts mostly mistakes. Wilson at the effective size, as for accuracy. The
     luck of mistakes among the hits is added to the lower side in full, though V holds part of it: where one or two hits
-    carry the rate, V cannot tell a mistake from an escape.
+    carry the rate, V cannot tell a mistake from an escape. A share of all parts is so near 0 that Wilson's lower end is
+    above it whenever one hit is drawn: there the hits are a Poisson count too, and the lower of both ends holds.
     """
     reviewer = reviewer or Reviewer()
-    named = int(given.sum())
+    among = np.ones(len(sample), dtype=bool) if of_all else given
+    named = int(among.sum())
     if len(sample) < MIN_LABELS or named == 0:
         return None
     weight, hits = 1 / sample.pi, hit.astype(np.float64)
@@ -297,26 +311,43 @@ def _ratio(sample: Labelled, *, hit: Mask, given: Mask, reviewer: Reviewer | Non
     def sides(rate: float) -> Array:
         return np.asarray((given.astype(np.float64) - rate) / (1 - 2 * rate))
 
+    def parts(rate: float) -> Array:
+        return np.ones(len(sample)) if of_all else sides(rate)
+
     def figure(rate: float) -> float:
-        total = float((weight * sides(rate)).sum())
+        total = float((weight * parts(rate)).sum())
         return float((weight * sides(rate) * hits).sum()) / total if total > 0 else math.nan
 
-    side = sides(reviewer.rate)
-    total, plain = float((weight * side).sum()), figure(reviewer.rate)
+    rate = reviewer.rate
+    total, plain = float((weight * parts(rate)).sum()), figure(rate)
     moved = _half_difference(figure, reviewer)
     if not (math.isfinite(plain) and math.isfinite(moved)):
         return None
     value = min(max(plain, 0.0), 1.0)
-    scores = side * (hits - value)
+    scores = sides(rate) * hits - value * parts(rate)
     n = len(sample)
     variance = float(((1 - sample.pi) * (weight * scores) ** 2).sum()) / total**2 * n / (n - 1)
     struck = int((hit & given).sum())
-    own = sample.pi[given]
-    even = float(((1 - own) / own**2).sum() / (1 / own).sum() ** 2) * named
+    even = _even_design(sample.pi, among, carriers=hit if of_all and hit.any() else among)
     size = effective_size(value, variance, labels=named, minority=min(struck, named - struck), expected=even)
     quantile = student_quantile(n - 1)
-    rate = reviewer.rate
     luck = math.sqrt(rate * (1 - rate) * float((weight[hit] ** 2).sum())) / ((1 - 2 * rate) * total)
-    plain_ends = wilson(value, size, quantile=quantile)
-    final = widened(value, plain_ends, below=quantile * math.hypot(moved, luck), above=quantile * moved)
+    ends = wilson(value, size, quantile=quantile)
+    if of_all:
+        ends = Interval(min(ends.low, value * counted_low(_even_hits(weight[hit & given]), quantile)), ends.high)
+    final = widened(value, ends, below=quantile * math.hypot(moved, luck), above=quantile * moved)
     return Estimate(value, final.low, final.high, named, size, "ratio", reviewer.corrects)
+
+
+def _even_hits(weight: Array) -> float:
+    """How many hits of equal weight would be as uncertain."""
+    return float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
+
+
+def _even_design(pi: Array, among: Mask, *, carriers: Mask) -> float:
+    """Kish's design effect of a share of the parts `among`, if it lies evenly over `carriers` and only there.
+
+    ``n sum_C (1-pi)/pi^2 / (sum_C 1/pi * sum_A 1/pi)``; with C = A it is Kish's effect of unequal weights.
+    """
+    own = pi[carriers]
+    return float(((1 - own) / own**2).sum() / ((1 / own).sum() * (1 / pi[among]).sum())) * int(among.sum())

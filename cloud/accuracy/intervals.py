@@ -78,6 +78,16 @@ def effective_size(share: float, variance: float, *, labels: int, minority: int,
     return labels / design if design > 0 else math.inf
 
 
+def counted_low(count: float, quantile: float) -> float:
+    """The lower end of a Poisson mean of which `count` events were seen, as a share of `count`.
+
+    Byar's approximation ``(1 - 1/9c - z/3sqrt(c))^3`` (Breslow & Day, Statistical Methods in Cancer Research II, 1987).
+    """
+    if count <= 0:
+        return 0.0
+    return float(max(1 - 1 / (9 * count) - quantile / (3 * math.sqrt(count)), 0.0) ** 3)
+
+
 def widened(value: float, interval: Interval, *, below: float, above: float) -> Interval:
     """Add an independent half-width (same level) to each side of `value` by squares: MOVER, Zou & Donner 2008.
 

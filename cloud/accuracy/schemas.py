@@ -27,7 +27,9 @@ class AccuracyRow(BaseModel):
     but no aggregate yet: then totals are incomplete and are not used. `labels` counts random (estimation queue) labels
     of judged parts, `waiting` random samples nobody has labelled yet. `naive` is the plain mean over every labelled
     upload, kept beside the estimate to show what it would have claimed. `corrected` says whether reviewer mistakes were
-    taken out, at `mistake_rate` found on `gold` items.
+    taken out, at `mistake_rate` found on `gold` items. `escape` is a share of the defective parts and `overkill` of the
+    good ones; `escaped` and `overkilled` are the same parts as shares of ALL parts: times `n_parts` they are parts, and
+    with the line's costs money.
     """
 
     period: int | None = None
@@ -43,6 +45,8 @@ class AccuracyRow(BaseModel):
     accuracy: Share | None = None
     escape: Share | None = None
     overkill: Share | None = None
+    escaped: Share | None = None
+    overkilled: Share | None = None
     naive: float | None = None
     method: str | None = None
     corrected: bool = False

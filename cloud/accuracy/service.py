@@ -98,13 +98,15 @@ def _row(facts: _Facts, sides: dict[str, bool], *, reviewer: Reviewer, as_of: in
     everything = labelled([one for one in facts.samples if one.name in sides], sides)
     labels = int(sample.judged.sum())
     status: Status = "ok" if reviewer.reliable else "reviewers_unreliable"
-    accuracy = escape = overkill = None
+    accuracy = escape = overkill = escaped = overkilled = None
     if labels < MIN_LABELS:
         status = "not_enough_labels"
     elif reviewer.reliable:
         accuracy = _accuracy(sample, facts, reviewer)
         escape = estimators.escape(sample, reviewer=reviewer)
         overkill = estimators.overkill(sample, reviewer=reviewer)
+        escaped = estimators.escaped(sample, reviewer=reviewer)
+        overkilled = estimators.overkilled(sample, reviewer=reviewer)
     return AccuracyRow(
         n_parts=facts.sums.n,
         judged=facts.sums.judged,
@@ -116,6 +118,8 @@ def _row(facts: _Facts, sides: dict[str, bool], *, reviewer: Reviewer, as_of: in
         accuracy=_share(accuracy),
         escape=_share(escape),
         overkill=_share(overkill),
+        escaped=_share(escaped),
+        overkilled=_share(overkilled),
         naive=estimators.naive(everything),
         method=accuracy.method if accuracy else None,
         corrected=bool(accuracy and accuracy.corrected),

@@ -15,9 +15,11 @@ from cloud.accuracy.estimators import (
     Totals,
     difference,
     escape,
+    escaped,
     hajek,
     naive,
     overkill,
+    overkilled,
 )
 
 ROUNDS = 400
@@ -132,6 +134,46 @@ def test_escape_and_overkill_cover_and_are_nearly_unbiased_despite_mistakes() ->
     assert np.mean(missed) >= 0.92
     assert np.mean(alarmed) >= 0.92
     assert np.mean(errors) == pytest.approx(0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("mistakes", [0.0, 0.02])
+def test_shares_of_all_parts_cover_though_they_are_next_to_nothing(mistakes: float) -> None:
+    gold = Reviewer(mistakes=round(300 * mistakes), gold=300)
+    slipped: list[bool] = []
+    thrown: list[bool] = []
+    errors: list[float] = []
+    for seed in range(240, 260):
+        plant = Population(seed)
+        missed, alarmed = float((plant.passed & plant.defect).mean()), float((plant.rejected & ~plant.defect).mean())
+        for _ in range(20):
+            drawn = plant.draw(mistakes=mistakes)
+            found = certain(escaped(drawn, reviewer=gold))
+            slipped.append(found.low <= missed <= found.high)
+            found = certain(overkilled(drawn, reviewer=gold))
+            thrown.append(found.low <= alarmed <= found.high)
+            errors.append(found.value - alarmed)
+    assert np.mean(slipped) >= 0.92
+    assert np.mean(thrown) >= 0.92
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_census_counts_the_parts_themselves() -> None:
+    """10 defective parts of 50 passed, and 5 of the good ones were rejected."""
+    says = np.arange(50) < 10
+    rejected = np.arange(50) >= 45
+    drawn = Labelled(rejected, says, np.full(50, 0.9), np.ones(50), ~rejected, rejected, np.ones(50, dtype=bool))
+    assert certain(escaped(drawn)).value == pytest.approx(0.2)
+    assert certain(overkilled(drawn)).value == pytest.approx(0.1)
+    assert certain(escape(drawn)).value == 1.0
+    assert certain(overkill(drawn)).value == pytest.approx(5 / 40)
+
+
+def test_no_defective_part_in_sight_is_an_upper_bound_for_those_that_slipped_through() -> None:
+    drawn = replace(sample([True] * 40), passed=np.ones(40, dtype=bool))
+    assert escape(drawn) is None
+    found = certain(escaped(drawn))
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0 < found.high < 0.15
 
 
 def test_mistakes_do_not_pass_for_escapes() -> None:

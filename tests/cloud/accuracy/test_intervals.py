@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cloud.accuracy.intervals import Interval, effective_size, student_quantile, widened, wilson
+from cloud.accuracy.intervals import Interval, counted_low, effective_size, student_quantile, widened, wilson
 
 
 @pytest.mark.parametrize(("df", "table"), [(5, 2.5706), (18, 2.1009), (19, 2.0930), (30, 2.0423), (120, 1.9799)])
@@ -42,6 +42,13 @@ def test_without_minority_labels_the_expected_design_effect_decides() -> None:
 
 def test_a_census_has_no_variance_left() -> None:
     assert math.isinf(effective_size(0.9, 0.0, labels=100, minority=10, expected=0.0))
+
+
+@pytest.mark.parametrize(("count", "exact"), [(2, 0.121), (5, 0.325), (20, 0.611), (100, 0.814)])
+def test_the_lower_end_of_a_count_agrees_with_the_exact_one(count: int, exact: float) -> None:
+    assert counted_low(count, 1.96) == pytest.approx(exact, abs=0.01)
+    assert counted_low(1, 1.96) < 0.0254
+    assert counted_low(0, 1.96) == 0.0
 
 
 def test_widening_adds_by_squares_and_stays_a_share() -> None:

@@ -54,6 +54,10 @@ def test_a_period_with_labels_and_totals_uses_the_difference_estimator(book: Boo
     assert row.escape.value == pytest.approx(1.0), "the three defective parts all passed"
     assert row.overkill is not None
     assert row.overkill.value == 0.0
+    assert row.escaped is not None
+    assert row.overkilled is not None
+    assert (row.escaped.value, row.overkilled.value) == (pytest.approx(0.1), 0.0)
+    assert row.escaped.low < 0.1 < row.escaped.high
     assert (row.as_of, row.last_label_at, row.starts_at) == (NOW, NOW, PERIOD * 3_600_000_000)
 
 
