@@ -244,19 +244,25 @@ def parity(
 
     import numpy as np
 
-    from models.nn.checkpoint import load_checkpoint
+    from models.nn.checkpoint import BadCheckpoint, load_checkpoint
     from models.nn.examples import frame_tokens
     from models.nn.parity import compare
     from models.runtime.bundle import CHECKPOINT
-    from models.runtime.image import decode_image
+    from models.runtime.image import Unreadable, decode_image
 
     bundle = _open(folder)
     model = bundle.model()
     images = _read_images(data)[:frames]
     if not images:
         _fail(f"{data} has no images", 2)
-    tokens = np.stack([frame_tokens(model.base, decode_image(i.data), flips=False)[0] for i in images])
-    found = compare(model.base, load_checkpoint(folder / CHECKPOINT), model.head, tokens, lora=None, feeds=model.lora)
+    try:
+        trained = load_checkpoint(folder / CHECKPOINT)
+        tokens = np.stack([frame_tokens(model.base, decode_image(i.data), flips=False)[0] for i in images])
+    except BadCheckpoint as fault:
+        _fail(f"{folder}: {fault}: train it again")
+    except Unreadable as fault:
+        _fail(f"an image in {data} cannot be read: {fault}", 2)
+    found = compare(model.base, trained, model.head, tokens, lora=None, feeds=model.lora)
     ok = found.max_probability <= tolerance
     document = {"schema": 1, "ok": ok, "tolerance": tolerance, **asdict(found)}
     text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from models.cli import app
-from models.runtime.bundle import COMPLETE
+from models.runtime.bundle import CHECKPOINT, COMPLETE, write_starting
 from tests.models.nn.toy import picture
 
 
@@ -93,3 +95,58 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path, command: str) -> N
     code, said = call(command, str(tmp_path / "nothing"), *more)
     assert code == 1
     assert said.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.cloud.trainer.test_service import starting_bundle
+
+    out = tmp_path_factory.mktemp("trained")
+    write_starting(out, starting_bundle(tmp_path_factory.mktemp("made")))
+    return out
+
+
+def test_a_model_is_shown(trained: Path) -> None:
+    done = CliRunner().invoke(app, ["show", str(trained), "--json"])
+    assert done.exit_code == 0
+    shown = json.loads(done.stdout)
+    assert (shown["release"]["line"], shown["release"]["classes"]) == ("plates", ["good", "scratch"])
+    assert "  preset: " in CliRunner().invoke(app, ["show", str(trained)]).stdout
+
+
+def test_parity_holds_and_a_tolerance_that_is_too_small_fails(trained: Path, tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", good=4, scratch=4)
+    done = CliRunner().invoke(app, ["parity", str(trained), "--data", str(data), "--tolerance", "0.5", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] is True
+    assert call("parity", str(trained), "--data", str(data), "--tolerance", "0")[0] == 1
+
+
+@pytest.mark.parametrize("command", ["show", "parity"])
+@pytest.mark.parametrize("broken", ["files/trunk.onnx", "base.json", "adapter.json", "metrics.json"])
+def test_a_damaged_model_is_one_line(trained: Path, tmp_path: Path, command: str, broken: str) -> None:
+    damaged = Path(shutil.copytree(trained, tmp_path / "damaged"))
+    (damaged / broken).write_bytes(b"torn")
+    more = ("--data", str(tmp_path)) if command == "parity" else ()
+    code, said = call(command, str(damaged), *more)
+    assert (code, said.count("\n")) == (1, 1), said
+    assert str(damaged) in said
+
+
+def test_parity_names_what_it_cannot_compare(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    found = call("parity", str(trained), "--data", str(tmp_path / "none"))
+    assert (found[0], found[1].count("\n")) == (2, 1)
+    data = folder(tmp_path / "data", good=1)
+    (data / "good" / "0.png").write_bytes(b"not an image")
+    code, said = call("parity", str(trained), "--data", str(data))
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "cannot be read" in said
+
+
+def test_parity_without_a_good_checkpoint_is_one_line(trained: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(trained, tmp_path / "damaged"))
+    (damaged / CHECKPOINT).write_bytes(b"torn")
+    code, said = call("parity", str(damaged), "--data", str(folder(tmp_path / "data", good=1)))
+    assert (code, said.count("\n")) == (1, 1), said
+    assert CHECKPOINT in said
