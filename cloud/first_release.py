@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud.http import Problem
-from cloud.jobs.hourly import GATE
+from cloud.jobs.hourly import GATE, RENEW
 from cloud.registry.service import BadEntry
 from models.runtime.bundle import BadBundle, Bundle, read_starting
 from ota.keys import KeyFolder
@@ -37,8 +37,9 @@ def publish_first(services: Services, *, line: str, folder: Path, keys: Path, pa
 
 
 def publish_bundle(services: Services, bundle: Bundle, keys: KeyFolder) -> dict[str, Any]:
-    """Base into registry and repository, release to the gate."""
+    """Base into registry and repository, release to the gate. Raises as `publish_first`."""
     manifest = bundle.adapter
+    _refuse_beside_renewal(services, manifest.line)
     try:
         services.registry.add_base(bundle.base, bundle.files, bundle.checkpoint, actor="first release")
         if manifest.line not in services.repository.lines():
@@ -54,6 +55,16 @@ def publish_bundle(services: Services, bundle: Bundle, keys: KeyFolder) -> dict[
         key = f"{GATE}/{manifest.line}/{manifest.release}"
         services.jobs.enqueue(session, GATE, key, {"candidate": candidate})
     return {"base": manifest.base, "release": manifest.release, "candidate": candidate}
+
+
+def _refuse_beside_renewal(services: Services, line: str) -> None:
+    """Both are the next version of the adapter role: the gate would sign the renewal and could not sign the release."""
+    with services.reads() as session:
+        if services.jobs.in_flight(session, line, (RENEW,)):
+            raise Problem(
+                409, "renewal_in_flight",
+                f"the signatures of line {line} are being renewed: let the gate worker run, then publish again.",
+            )  # fmt: skip
 
 
 def _refuse_misfit(bundle: Bundle, line: str, classes: list[str]) -> None:

@@ -18,7 +18,12 @@ from edge_agent.settings import AgentSettings, BadSettings, load
 
 USAGE, UNREACHABLE = 2, 8
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The edge daemon: inspect, select, upload, update.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="The edge daemon: inspect, select, upload, update.",
+    pretty_exceptions_enable=False,
+)
 config_app = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
 app.add_typer(config_app, name="config")
 

@@ -20,7 +20,12 @@ from ota.console.options import Json
 if TYPE_CHECKING:
     from ota.keys import KeyFolder
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help="Sign, release, watch and roll back.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    help="Sign, release, watch and roll back.",
+    pretty_exceptions_enable=False,
+)
 keys_app = typer.Typer(no_args_is_help=True, help="Signing keys.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(console_cli.release_app, name="release")

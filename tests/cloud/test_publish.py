@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from cloud import bootstrap
 from cloud.cli import app
+from cloud.jobs.hourly import RENEW
+from cloud.settings import load
 from models.runtime.bundle import Bundle, write_starting
 from ota.keys import ceremony
 from ota.repository import ReleaseRepository
@@ -144,3 +146,16 @@ def test_a_store_that_is_away_is_one_line(plant: Path, trained: Path, monkeypatc
     monkeypatch.setattr(bootstrap, "open_objects", lambda _: MemoryObjects(down=True))
     code, _, err = publish(plant, trained)
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_nothing_is_published_beside_a_renewal_of_the_same_role(plant: Path, trained: Path) -> None:
+    create(plant)
+    services = bootstrap.build(load(plant / "cloud.toml"))
+    with services.begin() as session:
+        services.jobs.enqueue(session, RENEW, f"{RENEW}/{LINE}/1", {})
+    refused(publish(plant, trained), code=4, words="publish again")
+    job = services.jobs.lease([RENEW], "gate", 60)
+    assert job is not None
+    services.jobs.finish(job)
+    services.engine.dispose()
+    assert publish(plant, trained)[0] == 0
