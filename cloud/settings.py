@@ -111,7 +111,7 @@ class IngestSection(Section):
 
 
 class ReviewSection(Section):
-    """`estimate_share` of the stored samples is drawn by a coin for the queue that estimates accuracy."""
+    """`estimate_share` of the stored samples, on average, is drawn by a coin for the queue that estimates accuracy."""
 
     estimate_share: Share = 0.3
     seed: int = 0

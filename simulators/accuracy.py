@@ -2,7 +2,8 @@
 
 One hour is a few numpy arrays: what the model said about each part, what the part really was, what the selector kept,
 what survived the spool, what was put into the estimation queue and what the reviewer answered. Selection is the edge's
-own `Selector` with its byte budget and near-duplicate memory, eviction the spool's thinning. Nothing here estimates.
+own `Selector` with its byte budget and near-duplicate memory, eviction the spool's thinning, the queue's coin that of
+ingest. Nothing here estimates.
 
 Three regimes. *calibrated*: the defect score is (nearly) the probability of a defect. *miscalibrated*: the same parts
 seen by an overconfident, shifted score. *collapsed*: after a product change the score says little and most forced
@@ -12,6 +13,7 @@ parts.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.ingest.coin import RECENT, label_probability
 from edge_agent.selector.pace import ENVELOPE_BYTES, Pace
 from edge_agent.selector.rule import Candidate, Kept, Selector
 from edge_agent.selector.terms import Terms
@@ -38,7 +41,7 @@ REPEAT_WINDOW = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantSettings:
     """What varies. `upload_share` is the byte budget in parts, `repeat_share` parts that look like a recent one,
-    `pressure_share` hours in which the spool must give up `given_up` of its bytes, `label_share` the coin of the
+    `pressure_share` hours in which the spool must give up `given_up` of its bytes, `label_share` the mean coin of the
     estimation queue. Pairs are ranges; each line or hour draws its own.
     """
 
@@ -125,21 +128,32 @@ def plant_line(seed: int | tuple[int, ...], *, settings: PlantSettings | None = 
     selector = Selector(
         pace=pace, audit_share=settings.audit_share, pi_min=settings.pi_min, seed=int(rng.integers(2**31))
     )
+    stored: deque[float] = deque(maxlen=RECENT)
     for hour in range(settings.hours_per_line):
         n = max(int(rate * rng.uniform(0.9, 1.1)), settings.parts[0])
         regime = REGIMES[int(rng.integers(len(REGIMES)))]
         parts = parts_of(regime, n, rng, settings=settings)
         pi = _evict(parts, _select(parts, hour, selector), number=hour, settings=settings, rng=rng)
-        yield _labelled(parts, pi, regime=regime, settings=settings, rng=rng)
+        coin = _coin(pi, stored, share=settings.label_share)
+        yield _labelled(parts, pi, coin, regime=regime, settings=settings, rng=rng)
+
+
+def _coin(pi: Array, stored: deque[float], *, share: float) -> Array:
+    """The probabilities of the estimation queue as ingest gives them, one upload after the other."""
+    coin = np.full(len(pi), np.nan)
+    for index in np.flatnonzero(~np.isnan(pi)):
+        coin[index] = label_probability(float(pi[index]), stored, share=share)
+        stored.append(float(pi[index]))
+    return coin
 
 
 def _labelled(
-    parts: Parts, pi: Array, *, regime: Regime, settings: PlantSettings, rng: np.random.Generator
+    parts: Parts, pi: Array, coin: Array, *, regime: Regime, settings: PlantSettings, rng: np.random.Generator
 ) -> PlantHour:
-    """The cloud's side of the hour: the estimation queue's coin and the reviewer."""
+    """The cloud's side of the hour: the estimation queue's toss and the reviewer."""
     uploaded = ~np.isnan(pi)
     n = len(pi)
-    labelled = uploaded & (rng.random(n) < settings.label_share)
+    labelled = uploaded & (rng.random(n) < coin)
     mistaken = rng.random(n) < settings.mistake_rate
     called = parts.score >= settings.call_at
     gold = int(rng.integers(settings.gold_items[0], settings.gold_items[1] + 1))
@@ -150,7 +164,7 @@ def _labelled(
         g=np.where(called, parts.score, 1 - parts.score),
         passed=parts.score < settings.pass_below,
         rejected=parts.score > settings.reject_above,
-        pi=pi * settings.label_share,
+        pi=pi * coin,
         uploaded=uploaded,
         labelled=labelled,
         says_defect=labelled & (parts.defect != mistaken),

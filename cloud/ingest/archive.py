@@ -17,7 +17,8 @@ from cloud.clock import NowUs
 from cloud.db.session import Begin
 from cloud.db.tables import Line, Staging
 from cloud.ingest import repository
-from cloud.ingest.rules import Refusal, place
+from cloud.ingest.coin import label_probability
+from cloud.ingest.rules import Placing, Refusal, place
 from cloud.ingest.staging import Landing
 from cloud.objects import DigestConflict, ObjectStore, StoreUnavailable, sample_key
 from cloud.settings import ReviewSection
@@ -142,14 +143,23 @@ class Archive:
             answer = known(session, edge=upload.edge, epoch=upload.epoch, item=item, at=now)
             if answer is None:
                 line = session.get_one(Line, meta.line)
+                placing = self._place(session, meta, pi_survive=item.pi_survive)
                 repository.add_sample(
                     session, item=item, meta=meta, line=line, offered_at=upload.offered_at, stored_at=now,
                     media=media, landed=self._landing is not None,
                 )  # fmt: skip
-                placing = place(meta, share=self._review.estimate_share, seed=self._review.seed)
                 repository.add_task(session, sid=item.sid, line=meta.line, placing=placing, now=now)
                 answer = AckItem(sid=item.sid, result=Result.STORED)
             staged = session.get(Staging, item.sid)
             if staged is not None:
                 session.delete(staged)
         return answer
+
+    def _place(self, session: Session, meta: SampleMeta, *, pi_survive: float) -> Placing:
+        """The coin's probability from the samples stored before this one, then the toss."""
+        pi_label = label_probability(
+            meta.selection.pi_select * pi_survive,
+            repository.recent_inclusions(session, meta.line),
+            share=self._review.estimate_share,
+        )
+        return place(meta, pi_label=pi_label, seed=self._review.seed)

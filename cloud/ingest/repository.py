@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from cloud.clock import to_us
 from cloud.db.tables import Edge, Line, Sample, Staging, Task
+from cloud.ingest.coin import RECENT
 from cloud.ingest.rules import Placing, period
 from models.contracts.sample import SampleMeta
 from models.contracts.uplink import OfferItem
@@ -32,6 +33,12 @@ def at_sequence(session: Session, edge: str, epoch: str, seq: int) -> str | None
 def open_uploads(session: Session, edge: str) -> int:
     """Uploads of `edge` under way."""
     return session.scalars(select(func.count()).select_from(Staging).where(Staging.edge == edge)).one()
+
+
+def recent_inclusions(session: Session, line: str) -> list[float]:
+    """``pi_select * pi_survive`` of the line's newest stored samples."""
+    newest = select(Sample.pi_select * Sample.pi_survive).where(Sample.line == line)
+    return list(session.scalars(newest.order_by(Sample.stored_at.desc(), Sample.sid.desc()).limit(RECENT)))
 
 
 def add_sample(

@@ -89,13 +89,13 @@ class Placing:
     value: float
 
 
-def place(meta: SampleMeta, *, share: float, seed: int) -> Placing:
+def place(meta: SampleMeta, *, pi_label: float, seed: int) -> Placing:
     """Toss the sample's coin for the estimation queue; the others are ordered by how much they can teach."""
-    if uniform(seed, "queue", meta.sid) < share:
-        return Placing(ESTIMATE, share, uniform(seed, "order", meta.sid))
+    if uniform(seed, "queue", meta.sid) < pi_label:
+        return Placing(ESTIMATE, pi_label, uniform(seed, "order", meta.sid))
     u = meta.selection.parts.u
     urgent = meta.selection.stratum in (Stratum.FLAGGED, Stratum.CANNOT_JUDGE)
-    return Placing(VALUE, share, 1.0 if urgent else (u if u is not None else 0.0))
+    return Placing(VALUE, pi_label, 1.0 if urgent else (u if u is not None else 0.0))
 
 
 @dataclass
