@@ -90,6 +90,7 @@ class ReleaseClient:
         """
         with self._alone():
             floors = self._floor_store.load(provisioned=self._has_history())
+            self._provisioned = True  # a box may run for months: floors that vanish under it are no new box
             self._refuse_early_clock(floors)
             self._transport.server_time = None
             with self._verdicts(floors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +198,29 @@ def test_a_falsified_blob_never_runs_and_inspection_goes_on(plant: Plant) -> Non
         until(lambda: agent.inspector.current.release == 2, "the honest bytes")
     finally:
         agent.stop()
+
+
+def test_a_wiped_client_folder_is_an_alarm_on_a_box_that_ran_a_release(plant: Plant) -> None:
+    plant.publish(1, tiny_release(1), parts=0)
+    agent = plant.agent()
+    agent.start()
+    try:
+        until(lambda: agent.updater.state is UpdateState.COMMITTED, "first commit")
+    finally:
+        agent.stop()
+    shutil.rmtree(plant.folder / "state" / "releases")
+    plant.publish(2, tiny_release(2, seed=2), parts=0)
+    again = plant.agent()
+    again.start()
+    try:
+        until(lambda: again.updater.security_faults, "the alarm")
+        assert reports(again)[-1].reason == "tampered"
+        assert "floors" in (again.updater.trouble or "")
+        plant.drop(1)
+        until(plant.journal, "an answer")
+        assert all(row["release"] != 2 for row in plant.journal())
+    finally:
+        again.stop()
 
 
 def test_an_agent_without_any_release_answers_every_part(plant: Plant) -> None:

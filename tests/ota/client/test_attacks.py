@@ -478,6 +478,13 @@ def test_43_all_state_is_gone_on_a_box_that_ran_a_release(current: ReleaseClient
     refused(box(provisioned=True), ReportReason.TAMPERED)
 
 
+def test_43_all_state_vanishes_while_the_first_run_goes_on(current: ReleaseClient, tmp_path: Path) -> None:
+    for name in ("floors", "metadata", "blobs"):
+        shutil.rmtree(tmp_path / "box" / name)
+        (tmp_path / "box" / name).mkdir()
+    refused(current, ReportReason.TAMPERED)
+
+
 def test_43_a_new_box_is_no_alarm(box: Box) -> None:
     assert box().check(LINE, "stable").release == 1
 
