@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import delete, func, select
 
 from cloud.accuracy.service import AccuracyService
 from cloud.dashboard.pages import POLICY, local_path
-from cloud.db.tables import Line
+from cloud.db.tables import AggregateRow, Label, Line, Sample, Task
 from tests.cloud.dashboard import seed
 from tests.cloud.dashboard.plant import Plant, build
 
@@ -104,6 +106,38 @@ def test_pages_stand_on_the_real_accuracy_service(tmp_path: Path) -> None:
     text = client.get("/lines/cells").text
     assert "not enough labels: 14 of 20" in text
     assert client.get("/").status_code == 200
+
+
+def test_the_parts_and_the_money_of_mistakes_are_the_accuracy_services(tmp_path: Path) -> None:
+    plant = build(tmp_path)
+    services = plant.services
+    services.accuracy = AccuracyService(begin=services.begin, reads=services.reads, now=services.now)
+    _label_the_last_hour(services)
+    row = [one for one in services.accuracy.by_period("cells") if one.status == "ok"][-1]
+    assert row.escaped.value != pytest.approx(row.escape.value), "of all parts, not of the defective ones"
+    client = TestClient(plant.app, headers={"accept-language": "en"})
+    for address in ("/", "/lines/cells"):
+        text = re.sub(r"\s+", " ", _words(client.get(address).text))
+        for name, share, price in (("Escape", row.escaped, 38.0), ("Overkill", row.overkilled, 4.5)):
+            count = share.value * row.n_parts
+            assert round(count) > 10, "a figure that could be told from none"
+            shown = re.search(rf"{name} [^≈]*≈ ([\d,]+) parts a period, ≈ ([\d,]+) EUR", text)
+            assert shown is not None, text
+            assert [int(found.replace(",", "")) for found in shown.groups()] == [round(count), round(count * price)]
+
+
+def _label_the_last_hour(services: Any) -> None:
+    """Everybody's word on the newest period: passed parts that were bad, and rejected parts that were good."""
+    with services.begin() as session:
+        waiting = select(Sample).join(Task, Task.sid == Sample.sid).where(Task.queue == "estimate")
+        last = select(func.max(AggregateRow.period)).where(AggregateRow.line == "cells").scalar_subquery()
+        for number, sample in enumerate(session.scalars(waiting.where(Sample.line == "cells", Sample.period == last))):
+            sample.verdict = "pass" if number % 2 else "reject"
+            sample.defect_score = 0.1 if number % 2 else 0.9
+            session.execute(delete(Label).where(Label.sid == sample.sid))
+            name = ("functional", "defective")[number % 3 == 0]
+            session.add(Label(sid=sample.sid, line="cells", name=name, author="anna", method="single",
+                              queue="estimate", labelled_at=sample.stored_at + 1))  # fmt: skip
 
 
 def test_an_unknown_line_is_a_page_with_a_way_back(browse: TestClient) -> None:
