@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from sqlalchemy import event
 
 from cloud.accuracy.schemas import AccuracyRow
 from cloud.accuracy.service import AccuracyService
@@ -212,3 +215,22 @@ def test_no_image_or_envelope_is_read(book: Book, service: AccuracyService, plan
     service.by_period("cells")
     assert 0 < len(seen) < 12, "the number of statements does not grow with the samples"
     assert not any("samples.meta" in statement for statement in seen)
+
+
+def test_a_window_of_periods_does_not_read_the_whole_history(
+    plant: Plant, book: Book, service: AccuracyService
+) -> None:
+    """The plan of every query over samples by period; a line keeps years of them."""
+    thirty(book)
+    book.aggregate(100, sum_g=90.0)
+    asked: list[tuple[str, Any]] = []
+    event.listen(plant.engine, "before_cursor_execute", lambda _c, _k, text, values, *_: asked.append((text, values)))
+    service.by_period("cells", periods=2)
+    by_period = [one for one in asked if "samples.period >=" in one[0]]
+    assert len(by_period) == 2
+    with plant.engine.connect() as connection:
+        for text, values in by_period:
+            steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all()
+            samples = [str(step[3]) for step in steps if " samples" in str(step[3])]
+            assert samples, steps
+            assert all("ix_samples_line_period (line=? AND period>?)" in one for one in samples), samples
