@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from models.cli import app
-from models.runtime.bundle import CHECKPOINT, COMPLETE, write_starting
+from models.contracts.base import sha256_hex
+from models.runtime.bundle import CHECKPOINT, COMPLETE, read_starting, write_starting
 from tests.models.nn.toy import picture
 
 
@@ -150,3 +152,33 @@ def test_parity_without_a_good_checkpoint_is_one_line(trained: Path, tmp_path: P
     code, said = call("parity", str(damaged), "--data", str(folder(tmp_path / "data", good=1)))
     assert (code, said.count("\n")) == (1, 1), said
     assert CHECKPOINT in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_model_is_trained_reported_and_can_be_published(tmp_path: Path) -> None:
+    """A minute: the real tower and trunk on a toy product, and every other command on what they leave."""
+    data, out = folder(tmp_path / "data", good=48, scratch=48), tmp_path / "out"
+    options = ["--line", "plates", "--data", str(data), "--out", str(out), "--must-catch", "scratch", "--json"]
+    done = CliRunner().invoke(app, ["train", *options])
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["line"], told["out"]) == ("plates", str(out))
+    assert told["metrics"]["accuracy"] >= 0.9
+    assert "| scratch | defect |" in (out / "report.md").read_text(encoding="utf-8")
+    bundle = read_starting(out)
+    assert [(c.name, c.defect, c.must_catch) for c in bundle.adapter.head.classes] == [
+        ("good", False, False),
+        ("scratch", True, True),
+    ]
+    judges, replayed = (_digests(out / name) for name in ("gate", "memory"))
+    assert len(judges | replayed) == 96
+    assert not judges & replayed, "an image that judges is never trained on"
+    assert json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout)["base"]["preset"] == "nano"
+    assert call("parity", str(out), "--data", str(data), "--frames", "8")[0] == 0
+    assert train(data, out)[0] == 4
+
+
+def _digests(root: Path) -> set[str]:
+    with (root / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return {sha256_hex((root / row["file"]).read_bytes()) for row in csv.DictReader(file)}
