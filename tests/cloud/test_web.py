@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -232,3 +232,17 @@ def test_nothing_but_the_trainer_loads_torch() -> None:
 
     script = "import sys; sys.modules['torch'] = None; import cloud.bootstrap, cloud.cli, cloud.doctor, cloud.serve"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_the_scheduler_asks_for_the_renewal_of_an_old_adapter_role(tmp_path: Path) -> None:
+    """The renewal itself is tested in `tests.cloud.jobs`; here, that the process calls it at all."""
+    keys = ceremony(tmp_path / "keys", lines=["cells"], passphrase="a long passphrase")
+    days_ago = datetime.now(UTC) - timedelta(days=4)
+    ReleaseRepository(tmp_path / "repo", now=lambda: days_ago).create(keys, ["cells"])
+    made = Cloud(build(settings_in(tmp_path), objects=MemoryObjects()))
+    classes = [NewClass(name="good", defect=False), NewClass(name="crack", defect=True)]
+    made.services.lines.create(LineSpec(name="cells", title="Cells", classes=classes))
+    made.scheduler.run_due()
+    assert [job.kind for job in made.services.jobs.of_line("cells") if job.state == "ready"] == ["propose"]
+    assert {tick.name: tick.failed for tick in made.scheduler.ticks if tick.failed} == {}
+    made.stop()
