@@ -40,7 +40,7 @@ from cloud.ingest.uploads import Uploads
 from cloud.jobs.hourly import GATE, PROPOSE, RENEW, TRAIN, TrainingTrigger
 from cloud.jobs.renewal import RenewalTrigger
 from cloud.jobs.service import JobService
-from cloud.jobs.worker import Worker
+from cloud.jobs.worker import Ahead, Worker
 from cloud.labels.service import LabelService
 from cloud.lines.service import LineService
 from cloud.objects import ObjectStore, StoreUnavailable
@@ -336,7 +336,7 @@ def gate_worker(services: Services) -> Worker:
         settings=settings.gate,
         limits=SessionLimits(threads=settings.worker.threads),
     )
-    return _worker(services, {GATE: services.gate.handle, RENEW: services.gate.renew})
+    return _worker(services, {GATE: services.gate.handle, RENEW: services.gate.renew}, services.gate.ahead)
 
 
 def train_worker(services: Services) -> Worker:
@@ -349,12 +349,15 @@ def train_worker(services: Services) -> Worker:
 
     settings = services.settings
     trainer = build_trainer(services, signer=load_online(settings.release.keys / "trainer.pem"))
-    return _worker(services, {TRAIN: trainer.handle, PROPOSE: trainer.propose})
+    return _worker(services, {TRAIN: trainer.handle, PROPOSE: trainer.propose}, trainer.ahead)
 
 
-def _worker(services: Services, handlers: dict[str, Any]) -> Worker:
+def _worker(services: Services, handlers: dict[str, Any], ahead: Ahead) -> Worker:
     section = services.settings.worker
-    return Worker(jobs=services.jobs, handlers=handlers, owner=owner(), lease_s=section.lease_s, poll_s=section.poll_s)
+    return Worker(
+        jobs=services.jobs, handlers=handlers, owner=owner(), lease_s=section.lease_s, poll_s=section.poll_s,
+        ahead=ahead,
+    )  # fmt: skip
 
 
 def owner() -> str:

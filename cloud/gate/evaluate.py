@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cloud.lines.schemas import ReferenceImage
 from models.contracts.model_manifest import ExposureLimits, Thresholds
 from models.contracts.sample import Exposure
+from models.runtime.base import Base
 from models.runtime.heads import ClassHead
 from models.runtime.image import Unreadable, cannot_judge, decode_image, measure_exposure
 from models.runtime.inspector import LineModel, inspect
@@ -45,11 +46,11 @@ class TokenCache:
         self._frames: OrderedDict[tuple[str, Roi, str], Frame] = OrderedDict()
         self._max_bytes, self._bytes = max_bytes, 0
 
-    def frame(self, model: LineModel, sha: str, read: Callable[[str], bytes]) -> Frame:
+    def frame(self, base: Base, roi: Roi, sha: str, read: Callable[[str], bytes]) -> Frame:
         """The frame, computed when it is not here. `read` gives an image's bytes by digest."""
-        key = (model.manifest.base, model.manifest.roi, sha)
+        key = (base.sha256, roi, sha)
         if key not in self._frames:
-            self._frames[key] = made = _frame(model, read(sha))
+            self._frames[key] = made = _frame(base, roi, read(sha))
             self._bytes += 0 if made.tokens is None else made.tokens.nbytes
             while self._bytes > self._max_bytes and len(self._frames) > 1:
                 _, dropped = self._frames.popitem(last=False)
@@ -58,17 +59,17 @@ class TokenCache:
         return self._frames[key]
 
 
-def _frame(model: LineModel, data: bytes) -> Frame:
+def _frame(base: Base, roi: Roi, data: bytes) -> Frame:
     try:
         pixels = decode_image(data)
     except Unreadable:
         return Frame(None, None)
     exposure = measure_exposure(pixels)
     try:
-        prepared = preprocess(pixels, model.base.manifest.preprocessing, roi=model.manifest.roi)
+        prepared = preprocess(pixels, base.manifest.preprocessing, roi=roi)
     except WrongSize:
         return Frame(exposure, None)
-    return Frame(exposure, model.base.tokens(prepared)[0])
+    return Frame(exposure, base.tokens(prepared)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,9 @@ def score(
     bare = embedding.copy()
     for start in range(0, n, BATCH):
         beat()
-        frames = [cache.frame(model, image.sha256, read) for image in images[start : start + BATCH]]
+        frames = [
+            cache.frame(model.base, model.manifest.roi, image.sha256, read) for image in images[start : start + BATCH]
+        ]
         usable = [(start + i, f.tokens) for i, f in enumerate(frames) if _usable(f, model.manifest.exposure)]
         if not usable:
             continue

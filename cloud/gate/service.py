@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from cloud.jobs.schemas import LeasedJob, PermanentFailure
 from cloud.jobs.service import JobService
 from cloud.jobs.worker import Beat
 from cloud.lines.ports import Blobs
-from cloud.lines.schemas import LineView, ReferenceImage
+from cloud.lines.schemas import FOR_EVER, LineView, ReferenceImage
 from cloud.lines.service import LineService
+from cloud.objects import StoreUnavailable
 from cloud.registry.loading import ModelLoader
 from cloud.registry.schemas import manifest_of, release_bytes
 from cloud.registry.service import RegistryService
@@ -73,6 +74,30 @@ class GateService:
         self._models = ModelLoader(registry=registry, blobs=blobs, limits=limits)
         self._cache = cache or TokenCache()
         self._known: OrderedDict[tuple[str, tuple[str, ...], tuple[str, ...]], Judged] = OrderedDict()
+        self._seen: set[tuple[str, Any, str]] = set()
+
+    def ahead(self) -> Iterator[None]:
+        """Read every line's gate images with its tower, those of a coming product too, an image at a time.
+
+        Each is read once: a set that is larger than the cache must not go round in it for ever.
+        """
+        for line in self._lines.all():
+            stored = self._registry.current_base(line.name)
+            if stored is None:
+                continue
+            base, incumbent = self._models.base(stored.sha), self._registry.incumbent(line.name)
+            roi = None if incumbent is None else manifest_of(incumbent).roi
+            for image in self._lines.references(line.name, "gate", FOR_EVER):
+                key = (stored.sha, roi, image.sha256)
+                if key in self._seen:
+                    continue
+                self._seen.add(key)
+                try:
+                    self._cache.frame(base, roi, image.sha256, self._blobs.read)
+                except StoreUnavailable:
+                    self._seen.discard(key)
+                    raise
+                yield
 
     def handle(self, job: LeasedJob, beat: Beat) -> dict[str, Any]:
         """Handler of "gate" jobs; the payload is ``{"candidate": id}``.

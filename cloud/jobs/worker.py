@@ -3,18 +3,22 @@
 A handler gets the job and a `Beat`. It reports progress there and asks there whether to go on; both raise when the
 worker is stopping or the lease is lost, so a handler that beats between its steps stops within one step. A fault in a
 handler ends the run, never the worker.
+
+While no job is due the worker does what can be done ahead of one, in small pieces, so that a job never waits for it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
 
 from cloud.jobs.schemas import LeasedJob, LeaseLost, NotYet, PermanentFailure, Stopping
 from cloud.jobs.service import JobService
+from cloud.objects import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -57,24 +61,31 @@ class Beat:
 Handler = Callable[[LeasedJob, Beat], dict[str, Any]]
 """Does the work and returns the job's result. Must be idempotent; may raise what `cloud.jobs.schemas` names."""
 
+Ahead = Callable[[], Iterator[None]]
+"""Starts one pass over what can be prepared. Does a piece before each yield, and holds nothing open across it."""
+
 
 class Worker:
     """One thread that runs jobs of the kinds it has handlers for."""
 
     def __init__(
         self, *, jobs: JobService, handlers: Mapping[str, Handler], owner: str, lease_s: float = 60.0,
-        poll_s: float = 0.5,
+        poll_s: float = 0.5, ahead: Ahead | None = None, rest_s: float = 5.0,
     ) -> None:  # fmt: skip
-        """Args: `owner` must differ between processes, e.g. host name and process id."""
+        """Args: `owner` must differ between processes, e.g. host name and process id; `rest_s` seconds lie between two
+        passes of `ahead`."""
         self._jobs, self._handlers, self._owner = jobs, dict(handlers), owner
         self._lease_s, self._poll_s = lease_s, poll_s
+        self._ahead, self._rest_s = ahead, rest_s
+        self._pass: Iterator[None] | None = None
+        self._rested_at = float("-inf")
         self.faults = 0
 
     def run(self, stop: threading.Event) -> None:
         """Run jobs until `stop` is set; a job under way is put back. Never raises."""
         while not stop.is_set():
             try:
-                worked = self.run_one(stop)
+                worked = self.run_one(stop) or self.prepare_one()
             except Exception:  # the loop's outermost edge: a database that is away must not end the worker
                 self.faults += 1
                 log.exception("worker_fault", faults=self.faults)
@@ -97,6 +108,29 @@ class Worker:
             renewing.join()
         self._record(job, end)
         return True
+
+    def prepare_one(self) -> bool:
+        """Do one piece ahead of the jobs to come; False when there is none now."""
+        if self._ahead is None or time.monotonic() < self._rested_at:
+            return False
+        if self._pass is None:
+            self._pass = self._ahead()
+        try:
+            next(self._pass)
+        except StopIteration:
+            self._rest()
+            return False
+        except StoreUnavailable as fault:
+            self._rest()
+            log.warning("not_prepared", reason=str(fault))
+            return False
+        except Exception:
+            self._rest()
+            raise
+        return True
+
+    def _rest(self) -> None:
+        self._pass, self._rested_at = None, time.monotonic() + self._rest_s
 
     def _renew(self, job: LeasedJob, beat: Beat, over: threading.Event) -> None:
         while not over.wait(self._lease_s / 3):

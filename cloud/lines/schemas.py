@@ -17,6 +17,8 @@ from models.contracts.model_manifest import MAX_CLASSES, ClassSpec
 
 Purpose = Literal["gate", "memory"]
 """``gate`` judges releases and is never trained on; ``memory`` is replayed in training."""
+FOR_EVER = 2**62
+"""As a moment in microseconds: the set with every image that will ever count."""
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[Text, StringConstraints(pattern=r"\S")]
 

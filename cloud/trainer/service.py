@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,19 +21,18 @@ from securesystemslib.signer import Signer
 from cloud.bootstrap import Services
 from cloud.clock import from_us
 from cloud.db.tables import Candidate
-from cloud.http import Problem
 from cloud.jobs.hourly import GATE, RENEW
 from cloud.jobs.schemas import LeasedJob, NotYet, PermanentFailure
 from cloud.jobs.worker import Beat
 from cloud.labels.schemas import CurrentLabel
-from cloud.lines.schemas import LineView, ReferenceImage
+from cloud.lines.schemas import FOR_EVER, LineView, Purpose
 from cloud.objects import StoreUnavailable
 from cloud.registry.loading import ModelLoader
 from cloud.registry.schemas import StoredBase, manifest_of
 from cloud.settings import BadSettings
 from cloud.trainer.lesson import Gathered, Item, TokenShelf, View, gather
 from cloud.trainer.settings import TrainerOptions
-from cloud.trainer.snapshot import Frozen, SnapshotBook
+from cloud.trainer.snapshot import Frozen, SnapshotBook, in_order
 from models.contracts.model_manifest import AdapterManifest, Lineage
 from models.nn.checkpoint import load_checkpoint
 from models.nn.examples import Examples
@@ -75,13 +75,35 @@ class TrainerService:
         limits = SessionLimits(threads=threads)
         self._loader = ModelLoader(registry=services.registry, blobs=services.blobs, limits=limits)
         self._checkpoints: dict[str, DeepSeekEdge] = {}
+        self._seen: set[tuple[str, str]] = set()
 
-    def warm(self) -> None:
-        """Read every line's reference images with its tower, so that the first hour has no more work than others."""
+    def ahead(self) -> Iterator[None]:
+        """Read with the tower what the next lesson needs, an image at a time: references, those of a coming product
+        too, and labelled samples. An hour with a new product then trains no later than others."""
         for line in self._services.lines.all():
             ground = self._ground(line.name)
-            if ground is not None:
-                self._references(ground, lambda: None)
+            if ground is None:
+                continue
+            for view, item in self._coming(ground):
+                key = (view.folder(), item.sha256)
+                if key in self._seen:
+                    continue
+                self._seen.add(key)  # before it is read: what cannot be read is tried again by the job, not here
+                try:
+                    self._shelf.get(ground.base, view, item.sha256, item.read)
+                except StoreUnavailable:
+                    self._seen.discard(key)
+                    raise
+                yield
+
+    def _coming(self, ground: Ground) -> Iterator[tuple[View, Item]]:
+        wide, plain = self._view(ground, flips=self._options.flips), self._view(ground, flips=False)
+        for as_of in (self._services.now(), FOR_EVER):
+            memory, gate = self._reference_items(ground, as_of)
+            yield from ((wide, item) for item in memory)
+            yield from ((plain, item) for item in gate)
+        for part in self._label_items(ground, in_order(self._services.labels.current(ground.line.name))):
+            yield from ((wide, item) for item in part)
 
     def handle(self, job: LeasedJob, beat: Beat) -> dict[str, Any]:
         """Run one job; the payload is ``{"line": name}``.
@@ -194,38 +216,43 @@ class TrainerService:
         return View(ground.stored.sha, flips, roi)
 
     def _references(self, ground: Ground, beat: Any) -> tuple[Gathered, Gathered]:
-        lines, now = self._services.lines, self._services.now()
-        names = [spec.name for spec in ground.line.class_specs]
-
-        def items(images: list[ReferenceImage]) -> list[Item]:
-            read = self._services.blobs.read
-            return [Item(image.sha256, names.index(image.label), 1.0, read, image.domain) for image in images]
-
-        memory = items(_spread(lines.references(ground.line.name, "memory", now), self._options.memory))
-        gate = items(lines.references(ground.line.name, "gate", now))
+        memory, gate = self._reference_items(ground, self._services.now())
         wide, plain = self._view(ground, flips=self._options.flips), self._view(ground, flips=False)
         return (
             gather(self._shelf, ground.base, wide, memory, beat=beat),
             gather(self._shelf, ground.base, plain, gate, beat=beat),
         )
 
+    def _reference_items(self, ground: Ground, as_of: int) -> tuple[list[Item], list[Item]]:
+        """Memory images, as many as are replayed, and all gate images."""
+        names = [spec.name for spec in ground.line.class_specs]
+
+        def items(purpose: Purpose) -> list[Item]:
+            images, read = self._services.lines.references(ground.line.name, purpose, as_of), self._services.blobs.read
+            return [Item(image.sha256, names.index(image.label), 1.0, read, image.domain) for image in images]
+
+        return _spread(items("memory"), self._options.memory), items("gate")
+
     def _labelled(self, ground: Ground, frozen: Frozen, beat: Beat) -> tuple[Gathered, Gathered]:
         """Newest labels, and the older ones that are replayed."""
-        names = [spec.name for spec in ground.line.class_specs]
         view = self._view(ground, flips=self._options.flips)
+        recent, older = (
+            gather(self._shelf, ground.base, view, part, beat=beat.check)
+            for part in self._label_items(ground, frozen.labels)
+        )
+        return recent, older
+
+    def _label_items(self, ground: Ground, labels: Sequence[CurrentLabel]) -> tuple[list[Item], list[Item]]:
+        """The newest labels, and of the older ones as many as are replayed; `labels` are oldest first."""
+        names = [spec.name for spec in ground.line.class_specs]
 
         def item(label: CurrentLabel) -> Item:
             weight = math.sqrt(min(1 / label.pi_upload, self._options.max_weight))
             return Item(label.sha256, names.index(label.name), weight, self._services.images.read)
 
         judging = {image.sha256 for image in self._services.lines.references(ground.line.name, "gate")}
-        known = [item(one) for one in frozen.labels if one.name in names and one.sha256 not in judging]
-        recent, older = known[-self._options.recent :], known[: -self._options.recent]
-        gathered = [
-            gather(self._shelf, ground.base, view, part, beat=beat.check)
-            for part in (recent, _spread(older, self._options.memory))
-        ]
-        return gathered[0], gathered[1]
+        known = [item(one) for one in labels if one.name in names and one.sha256 not in judging]
+        return known[-self._options.recent :], _spread(known[: -self._options.recent], self._options.memory)
 
     def _identity(self, ground: Ground, release: int, run: str, frozen: Frozen, seed: int) -> Identity:
         now = from_us(self._services.now())
@@ -268,7 +295,7 @@ def _spread(items: list[T], limit: int) -> list[T]:
 
 
 def build_trainer(services: Services, *, signer: Signer) -> TrainerService:
-    """The trainer of this process; lowers its priority, and reads the lines' reference images once.
+    """The trainer of this process; lowers its priority.
 
     Raises:
         BadSettings: an unknown or impossible key in ``[training.options]``.
@@ -279,9 +306,4 @@ def build_trainer(services: Services, *, signer: Signer) -> TrainerService:
         first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
         raise BadSettings(f"training.options.{'.'.join(map(str, first['loc']))}: {first['msg']}") from fault
     os.nice(options.nice)
-    trainer = TrainerService(services, signer=signer, options=options, threads=services.settings.worker.threads)
-    try:
-        trainer.warm()
-    except (StoreUnavailable, Problem) as fault:
-        log.warning("not_warmed", error=str(fault), hint="the first training reads the reference images instead")
-    return trainer
+    return TrainerService(services, signer=signer, options=options, threads=services.settings.worker.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloud.clock import NowUs
@@ -40,7 +41,7 @@ class SnapshotBook:
             StoreUnavailable: the object store cannot be asked; nothing was written.
         """
         as_of = self._now()
-        labels = sorted(self._labels.current(line, as_of), key=lambda label: (label.labelled_at, label.sid))
+        labels = in_order(self._labels.current(line, as_of))
         rows = [
             {"sid": one.sid, "label": one.label_id, "name": one.name, "sha256": one.sha256, "pi": one.pi_upload}
             for one in labels
@@ -52,3 +53,8 @@ class SnapshotBook:
             if session.get(Snapshot, sha) is None:
                 session.add(Snapshot(sha256=sha, line=line, labels=len(rows), as_of=as_of, created_at=self._now()))
         return Frozen(sha, as_of, labels)
+
+
+def in_order(labels: Iterable[CurrentLabel]) -> list[CurrentLabel]:
+    """Oldest first, the same on every machine."""
+    return sorted(labels, key=lambda label: (label.labelled_at, label.sid))

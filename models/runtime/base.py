@@ -57,6 +57,7 @@ class Base:
         """
         limits = limits or SessionLimits()
         self.manifest = manifest
+        self.sha256 = manifest.digest()
         self._tower = _session(tower, limits)
         self._trunk = _session(trunk, limits)
         self._check()

@@ -122,5 +122,5 @@ def test_a_full_cache_forgets_the_oldest(model: LineModel) -> None:
         return store[sha]
 
     for sha in ("0", "1", "0", "2", "0", "1"):
-        cache.frame(model, sha, read)
+        cache.frame(model.base, None, sha, read)
     assert reads == ["0", "1", "2", "1"]

@@ -17,6 +17,7 @@ from cloud.gate.service import GateService
 from cloud.gate.settings import GateSettings
 from cloud.jobs.worker import Worker
 from cloud.lines.schemas import NewClass, ReferenceItem
+from cloud.objects import StoreUnavailable
 from tests.cloud.registry.world import LINE, Toy, World, image, proposal, toy_base
 
 GOOD, BAD = (60, 200, 60), (200, 60, 60)
@@ -334,3 +335,34 @@ def test_todays_candidate_is_not_scored_again_as_tomorrows_incumbent(gate: Gate)
     gate.poly()  # another gate set: what was known of the incumbent says nothing about it
     gate.judge(Toy(3, LEARNED))
     assert head in blobs.seen
+
+
+def test_gate_images_of_a_coming_product_are_read_ahead_and_the_store_may_be_away(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.images(GOOD_POLY, "good", 4, "poly")
+    read: list[str] = []
+    kept = gate.blobs.read
+    down = [False]
+
+    def reading(sha: str) -> bytes:
+        if down[0]:
+            raise StoreUnavailable("away")
+        read.append(sha)
+        return kept(sha)
+
+    monkeypatch.setattr(gate.blobs, "read", reading)
+    late = ReferenceItem(image(BAD_POLY, next(gate.seeds)), "scratch", domain="poly")
+    gate.lines.add_references(LINE, "gate", [late], active_from=gate.clock.us + 10**9)
+    down[0] = True
+    with pytest.raises(StoreUnavailable):
+        list(gate.gate.ahead())
+    down[0] = False
+    assert len(list(gate.gate.ahead())) == 65
+    assert len(list(gate.gate.ahead())) == 0
+    gate.clock.forward(2000)
+    before = len(read)
+    gate.gate.evaluate(gate.registry.candidate(gate.candidate(Toy(1, RIGHT))))
+    pictures = {one.sha256 for one in gate.lines.references(LINE, "gate")}
+    again = [sha for sha in read[before:] if sha in pictures]
+    assert len(again) <= 31, "only the latency is measured on images that were read already"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from cloud.clock import now_us
 from cloud.jobs.schemas import LeasedJob, NotYet, PermanentFailure, Stopping
 from cloud.jobs.worker import Beat, Handler, Worker
+from cloud.objects import StoreUnavailable
 from tests.cloud.registry.world import World
 
 
@@ -131,3 +133,55 @@ def test_a_database_that_is_away_does_not_end_the_loop(world: World) -> None:
     world.jobs.lease = broken  # type: ignore[method-assign, assignment]
     one.run(stop)
     assert one.faults == 3
+
+
+def test_an_idle_worker_prepares_in_pieces_and_jobs_come_first(world: World) -> None:
+    story: list[str] = []
+    stop = threading.Event()
+
+    def ahead() -> Iterator[None]:
+        for piece in ("a", "b", "c"):
+            story.append(piece)
+            if piece == "a":
+                with world.begin() as session:
+                    world.jobs.enqueue(session, "train", "train/cells/2", {})
+            if piece == "c":
+                stop.set()
+            yield
+
+    def handler(job: LeasedJob, _beat: Beat) -> dict[str, Any]:
+        story.append(job.key)
+        return {}
+
+    worker(world, handler, ahead=ahead, poll_s=60).run(stop)
+    assert story == ["train/cells/1", "a", "train/cells/2", "b", "c"]
+
+
+def test_a_pass_that_fails_or_ends_is_followed_by_a_rest(world: World) -> None:
+    passes: list[int] = []
+
+    def ahead() -> Iterator[None]:
+        passes.append(1)
+        if len(passes) == 1:
+            raise OSError("no disk")
+        yield
+
+    one = worker(world, lambda _j, _b: {}, ahead=ahead, rest_s=0.2)
+    with pytest.raises(OSError, match="no disk"):
+        one.prepare_one()
+    assert not one.prepare_one()
+    time.sleep(0.25)
+    assert one.prepare_one()
+    assert not one.prepare_one()
+    assert len(passes) == 2
+
+
+def test_a_store_that_is_away_ends_a_pass_quietly(world: World) -> None:
+    def ahead() -> Iterator[None]:
+        yield
+        raise StoreUnavailable("away")
+
+    one = worker(world, lambda _j, _b: {}, ahead=ahead, rest_s=60)
+    assert one.prepare_one()
+    assert not one.prepare_one()
+    assert one.faults == 0

@@ -16,7 +16,9 @@ from cloud import bootstrap
 from cloud.clock import from_us
 from cloud.db.tables import Candidate, Edge, Job, Label, Sample, Snapshot
 from cloud.first_release import publish_bundle
+from cloud.jobs.worker import Worker
 from cloud.lines.schemas import LineSpec, NewClass, ReferenceItem
+from cloud.objects import StoreUnavailable
 from cloud.settings import BadSettings, CloudSettings
 from cloud.trainer.service import TrainerService, build_trainer
 from models.contracts.base import sha256_hex
@@ -276,3 +278,31 @@ def test_an_unknown_option_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"training\.options\.stepps"):
         build_trainer(services, signer=None)  # type: ignore[arg-type]
     services.engine.dispose()
+
+
+def test_what_a_lesson_needs_is_read_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = site.trainer()
+    list(trainer.ahead())
+    site.label(range(24), level=70)
+    coming = [ReferenceItem(png(700, defect=False, level=40), CLASSES[0].name, "coming", "coming-0")]
+    site.services.lines.add_references(LINE, "gate", coming, active_from=site.clock.us + 10**9)
+    assert len(list(trainer.ahead())) == 25
+    assert list(trainer.ahead()) == []
+    looked: list[Any] = []
+    monkeypatch.setattr("cloud.trainer.lesson.frame_tokens", lambda *args, **_: looked.append(args))
+    site.clock.us += 2 * 10**9
+    site.ask()
+    assert Worker(jobs=site.services.jobs, handlers={"train": trainer.handle}, owner="t").run_one()
+    assert looked == []
+    assert len(site.candidates()) == 2
+
+
+def test_a_store_that_is_away_stops_a_pass_and_nothing_is_skipped(site: Site) -> None:
+    trainer = site.trainer()
+    list(trainer.ahead())
+    site.label(range(6), level=70)
+    site.services.objects.down = True
+    with pytest.raises(StoreUnavailable):
+        list(trainer.ahead())
+    site.services.objects.down = False
+    assert len(list(trainer.ahead())) == 6
