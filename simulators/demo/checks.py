@@ -117,7 +117,8 @@ def label_to_live(run: Figures) -> Check:
 
 def swap_pause(run: Figures) -> Check:
     pauses = [one.swap_pause_ms for one in _lives(run) if one.swap_pause_ms is not None]
-    text = f"longest {max(pauses):.1f} ms, a frame every {run.frame_interval_ms:.0f} ms" if pauses else "no swap"
+    wait = f"a part at a swap waited {max(pauses, default=0):.0f} ms at most"
+    text = f"{wait}, a frame comes every {run.frame_interval_ms:.0f} ms" if pauses else "no swap"
     return Check("swap_pause", bool(pauses) and max(pauses) <= run.frame_interval_ms, text)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from simulators.demo.evaluate import TestTable
-from simulators.demo.journal import Dropped, Entry, HourCounts, by_hour, dropped, live_at
+from simulators.demo.journal import Dropped, Entry, HourCounts, by_hour, dropped, live_at, swap_pause_ms
 from simulators.demo.records import Given, Records, Rolled, Trained
 from simulators.demo.scenario import Scenario
 from simulators.demo.schedule import Showing
@@ -34,7 +34,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What became of an hour's labels. `seconds_to_live` is None when no release of it went live on every box."""
+    """What became of an hour's labels. `seconds_to_live` is None when no release of it went live on every box;
+    `swap_pause_ms` is how long a part waited for its verdict where the boxes changed to it.
+    """
 
     adapter_release: int
     state: str
@@ -239,18 +241,15 @@ def _last_label(labels: Sequence[Given], one: Trained) -> Given | None:
 def _learned(scenario: Scenario, seen: Observed, one: Trained, last: Given) -> Learned:
     rolled: Rolled | None = next((r for r in seen.records.rolled if r.adapter_release == one.release), None)
     live = None if rolled is None else live_at(seen.entries, rolled.number, scenario.edge_names)
-    pauses = [
-        told.swap_pause_ms
-        for told in seen.records.told
-        if rolled is not None and told.release == rolled.number and told.swap_pause_ms is not None
-    ]
+    due = {part.serial: seen.first + part.offset for part in seen.showings}
+    pause = None if rolled is None else swap_pause_ms(due, seen.entries, rolled.number, scenario.edge_names)
     return Learned(
         adapter_release=one.release,
         state=one.state,
         bytes=one.bytes,
         release=None if rolled is None else rolled.number,
         seconds_to_live=None if live is None else live - last.at,
-        swap_pause_ms=max(pauses, default=None),
+        swap_pause_ms=pause,
     )
 
 

@@ -163,3 +163,23 @@ def live_at(entries: Iterable[Entry], release: int, edges: Sequence[str]) -> flo
         if entry.release >= release:
             first[entry.edge] = min(entry.captured_at, first.get(entry.edge, entry.captured_at))
     return max(first.values()) if set(edges) <= set(first) else None
+
+
+def swap_pause_ms(
+    due: Mapping[str, float], entries: Iterable[Entry], release: int, edges: Sequence[str]
+) -> float | None:
+    """How long the line waited where the boxes changed to `release` or a later one, in milliseconds.
+
+    Of every box the last part before the change and the first after it: the longest time from the moment the part was
+    `due` at the camera (unix seconds by serial) to its verdict. None when no box changed.
+    """
+    waits: list[float] = []
+    for edge in edges:
+        rows = sorted(
+            (one for one in entries if one.edge == edge and one.serial in due), key=lambda one: one.captured_at
+        )
+        first = next((i for i, one in enumerate(rows) if one.release >= release), None)
+        if first is not None:
+            around = rows[max(0, first - 1) : first + 1]
+            waits += [1000 * (one.captured_at - due[one.serial]) + one.latency_ms for one in around]
+    return max(waits, default=None)

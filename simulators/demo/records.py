@@ -74,7 +74,6 @@ class Told:
     release: int
     loaded: str | None
     reason: str | None
-    swap_pause_ms: float | None
     at: float
 
 
@@ -166,7 +165,6 @@ def _told(session: Session, line: str) -> list[Told]:
             release=row.release,
             loaded=row.loaded,
             reason=row.reason,
-            swap_pause_ms=row.report.get("swap_pause_ms"),
             at=row.received_at / MICRO,
         )
         for row in session.scalars(query)

@@ -179,7 +179,7 @@ def _hour_row(hour: HourFigures) -> list[str]:
         ", ".join(f"r{number}" for number in counts.releases),
         size if learned is None or learned.state != "refused" else f"{size}, refused",
         NONE if live is None else f"{live:.1f} s",
-        NONE if pause is None else f"{pause:.2f} ms",
+        NONE if pause is None else f"{pause:.0f} ms",
     ]
 
 

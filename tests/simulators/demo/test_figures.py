@@ -47,13 +47,27 @@ def test_a_cell_seen_twice_is_one_cell() -> None:
     assert run.shares.poly_uploaded_share == 1 / 7
 
 
+@pytest.mark.parametrize(("number", "waited"), [(7, 320.0), (5, 320.0), (9, 20.0)])
+def test_a_part_that_waits_where_the_release_changes_is_the_pause(number: int, waited: float) -> None:
+    """P7 is edge-2's first part with release 2 and P5 its last before; P9 comes later and has nothing to do with it."""
+    seen = observed()
+    late = f"P{number:06d}"
+    entries = [
+        replace(one, captured_at=one.captured_at + 0.1, latency_ms=220.0) if one.serial == late else one
+        for one in seen.entries
+    ]
+    learned = finished(replace(seen, entries=entries)).hours[0].learned
+    assert learned is not None
+    assert learned.swap_pause_ms == pytest.approx(waited)
+
+
 def test_a_release_belongs_to_the_hour_of_its_last_label_and_is_live_when_the_last_box_judges_with_it() -> None:
     first, second, _ = finished().hours
     assert second.learned is None
     assert first.learned is not None
     assert first.learned.adapter_release == 2
     assert first.learned.bytes == 1_500_000
-    assert first.learned.swap_pause_ms == 0.02
+    assert first.learned.swap_pause_ms == pytest.approx(20.0)
     # the last label at 38; P7 at 65 and P8 at 75 are the two boxes' first parts with release 2
     assert first.learned.seconds_to_live == pytest.approx(75 - 38)
 

@@ -103,7 +103,7 @@ def test_what_was_trained_released_and_reported(engine: Engine) -> None:
         session.add(
             DeviceReportRow(
                 edge="edge-1", line=LINE, counter=1, state="committed", release=2, loaded="1" * 64,
-                report={"swap_pause_ms": 0.5}, received_at=54 * S,
+                report={}, received_at=54 * S,
             )
         )  # fmt: skip
     found = read_records(reads(engine), LINE)
@@ -112,9 +112,7 @@ def test_what_was_trained_released_and_reported(engine: Engine) -> None:
         (2, 40.0, 9, 330),
     ]
     assert [(one.number, one.created_at, one.live_at) for one in found.rolled] == [(2, 46.0, 55.0)]
-    assert [(one.edge, one.loaded, one.swap_pause_ms, one.at) for one in found.told] == [
-        ("edge-1", "1" * 64, 0.5, 54.0)
-    ]
+    assert [(one.edge, one.loaded, one.at) for one in found.told] == [("edge-1", "1" * 64, 54.0)]
 
 
 def test_another_lines_rows_are_not_ours(engine: Engine) -> None:

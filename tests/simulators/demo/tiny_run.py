@@ -70,7 +70,7 @@ def observed() -> Observed:
 
 def records() -> Records:
     told = [
-        Told(edge, "committed", release, SHA, None, 0.02, FIRST + 40 * release)
+        Told(edge, "committed", release, SHA, None, FIRST + 40 * release)
         for release in (1, 2)
         for edge in SCENARIO.edge_names
     ]
