@@ -225,7 +225,7 @@ class Agent:
         )
 
     def _build_cameras(self) -> None:
-        capture = Capture(self._outside.clock, self._outside.mint)
+        capture = Capture(self._outside.clock, self._outside.mint, self.pipeline.room)
         for section in self._settings.cameras:
             self.feeds[section.name] = _feed(section, capture, self.pipeline.offer, self._outside)
 

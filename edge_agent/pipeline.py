@@ -106,6 +106,10 @@ class Pipeline:
         except queue.Full:
             self._drop(frame)
 
+    def room(self) -> bool:
+        """Whether at most half the queue is taken. The other half is left to cameras that cannot wait."""
+        return self._frames.qsize() <= self._frames.maxsize // 2
+
     def _drop(self, frame: Frame) -> None:
         self._meter.count("dropped_frames")
         judgement = cannot_judge(CannotJudge.LATE, latency_ms=self._age_ms(frame))

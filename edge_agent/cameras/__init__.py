@@ -50,10 +50,15 @@ class Camera(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Stamps frames with both clocks and a fresh id."""
+    """Stamps frames with both clocks and a fresh id.
+
+    `room` says whether the inspector can take another frame soon. A camera whose parts can wait asks it before it takes
+    one; a belt's camera does not, since its parts go by.
+    """
 
     clock: Clock
     mint: Mint
+    room: Callable[[], bool] = lambda: True
 
     def frame(self, camera: str, data: bytes, part: Part) -> Frame:
         now = self.clock.now()

@@ -4,6 +4,8 @@ A file counts as complete when its size and time did not change between two look
 its frame is handed on, so a crash never shows it twice; its bytes stay there, or are deleted with ``after =
 "delete"``. Files that cannot be read or are too large to be a frame go to ``bad``. Names that start with a dot or end
 in ``.tmp`` or ``.part`` are writers' temporary files and are left alone.
+
+Files wait in the folder while the inspector is behind: a thousand at once are inspected one after the other.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edge_agent.cameras import BadRead, Capture, Frame
 from models.contracts.sample import Part
 from models.contracts.uplink import MAX_SAMPLE_BYTES
 
+ROOM_S = 0.01
 _UNFINISHED = (".tmp", ".part")
 _Look = dict[Path, tuple[int, int]]
 
@@ -52,6 +55,8 @@ class FolderCamera:
         while not stop.is_set():
             now = self._look()
             for path in sorted(now, key=lambda p: (now[p][1], p.name)):
+                while not self._capture.room() and not stop.is_set():
+                    stop.wait(ROOM_S)
                 if stop.is_set():
                     return
                 if before.get(path) == now[path]:

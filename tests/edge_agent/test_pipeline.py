@@ -245,6 +245,15 @@ def test_a_full_queue_answers_unsure_at_once_and_counts_the_drop() -> None:
     assert len(bench.journal.rows) == 5
 
 
+def test_there_is_room_until_half_the_queue_is_taken() -> None:
+    bench = Bench(queue_frames=4)
+    seen = []
+    for _ in range(4):
+        seen.append(bench.pipeline.room())
+        bench.pipeline.offer(bench.belt.frame())
+    assert seen == [True, True, True, False]
+
+
 def test_every_offered_frame_is_answered_once_while_models_are_swapped() -> None:
     bench = Bench(queue_frames=100)
     bench.pipeline.start()

@@ -107,3 +107,17 @@ def test_a_serial_that_could_disturb_a_log_is_a_bad_read(tmp_path: Path) -> None
 def test_options_are_checked(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         open_camera("cam-1", options, Capture(HandClock().clock(), minting()))
+
+
+def test_files_wait_while_the_inspector_has_no_room(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    room = [False]
+    capture = Capture(HandClock().clock(), minting(), lambda: room[0])
+    stop = threading.Event()
+    watch = Watching(open_camera("cam-1", {"folder": str(tmp_path), "poll_s": 0.01}, capture).frames(stop), stop)
+    threading.Timer(0.2, lambda: room.__setitem__(0, True)).start()
+    assert isinstance(watch.next(), Frame)
+    room[0] = False
+    assert watch.next(within_s=0.2) is None
+    assert (tmp_path / "b.png").exists(), "a file nobody can look at yet stays where it is"
