@@ -51,14 +51,15 @@ def train(
 ) -> None:
     """Train a line's first model: a frozen base and adapter release 1, with a report; or say what is missing."""
     from models.nn.checkpoint import BadCheckpoint
-    from models.nn.config import PRESETS
-    from models.nn.starting import CannotTrain, StartingSettings, build_starting, split
+    from models.nn.starting import CannotTrain, StartingSettings, build_starting, check_preset, split
     from models.runtime.bundle import is_complete
 
     if not re.fullmatch(LINE_NAME, line):
         _fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 64", 2)
-    if preset not in PRESETS:
-        _fail(f"no preset {preset!r}; there are: {', '.join(PRESETS)}", 2)
+    try:
+        check_preset(preset)
+    except ValueError as fault:
+        _fail(f"--preset: {fault}", 2)
     if is_complete(out):
         _fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
     images = _read_images(data)
@@ -136,21 +137,34 @@ def _read_images(folder: Path) -> list[LabelledImage]:
     try:
         if not table.is_file():
             paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
-            return [LabelledImage(path.read_bytes(), path.parent.name) for path in paths]
+            return [LabelledImage(_bytes(path), path.parent.name, source=str(path)) for path in paths]
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        return [
-            LabelledImage(
-                (folder / r["file"]).read_bytes(), r["label"], r.get("domain") or None, r.get("group") or None
-            )
-            for r in rows
-        ]
+        return [_row(folder, r) for r in rows]
     except (UnicodeDecodeError, csv.Error) as fault:
         _fail(f"{table} is no table in UTF-8: {fault}", 2)
     except KeyError as missing:
         _fail(f"{table} needs the columns file and label; {missing} is not there", 2)
     except OSError as fault:
-        _fail(f"{fault.filename}: {fault.strerror}", 2)
+        _fail(f"{table}: {fault.strerror or fault}", 2)
+
+
+def _row(folder: Path, row: dict[str, str | None]) -> LabelledImage:
+    """One row of labels.csv."""
+    from models.nn.starting import LabelledImage
+
+    name, label = row["file"], row["label"]
+    if not name or not label:
+        _fail(f"{folder / 'labels.csv'}: a row lacks its file or its label: {name or label or 'both are empty'}", 2)
+    path = folder / name
+    return LabelledImage(_bytes(path), label, row.get("domain") or None, row.get("group") or None, str(path))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        _fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
 
 
 def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str]) -> list[ClassSpec]:
@@ -198,8 +212,15 @@ def _report(line: str, preset: str, report: dict[str, float], classes: list[Clas
 
 
 def _open(folder: Path) -> Bundle:
-    from models.runtime.bundle import BadBundle, read_starting
+    from models.runtime.bundle import BadBundle, is_complete, read_starting
 
+    wanted = "give a folder that edgeloop models train made (its --out)"
+    if not folder.exists():
+        _fail(f"{folder} does not exist: {wanted}")
+    if not folder.is_dir():
+        _fail(f"{folder} is a file: {wanted}")
+    if not is_complete(folder):
+        _fail(f"{folder} holds no finished model: {wanted}")
     try:
         return read_starting(folder)
     except BadBundle as fault:
@@ -247,8 +268,8 @@ def parity(
     from models.nn.checkpoint import BadCheckpoint, load_checkpoint
     from models.nn.examples import frame_tokens
     from models.nn.parity import compare
+    from models.nn.starting import CannotTrain, decoded
     from models.runtime.bundle import CHECKPOINT
-    from models.runtime.image import Unreadable, decode_image
 
     bundle = _open(folder)
     model = bundle.model()
@@ -257,11 +278,11 @@ def parity(
         _fail(f"{data} has no images", 2)
     try:
         trained = load_checkpoint(folder / CHECKPOINT)
-        tokens = np.stack([frame_tokens(model.base, decode_image(i.data), flips=False)[0] for i in images])
+        tokens = np.stack([frame_tokens(model.base, p, flips=False)[0] for p in decoded(images)])
     except BadCheckpoint as fault:
         _fail(f"{folder}: {fault}: train it again")
-    except Unreadable as fault:
-        _fail(f"an image in {data} cannot be read: {fault}", 2)
+    except CannotTrain as fault:
+        _fail(str(fault), 2)
     found = compare(model.base, trained, model.head, tokens, lora=None, feeds=model.lora)
     ok = found.max_probability <= tolerance
     document = {"schema": 1, "ok": ok, "tolerance": tolerance, **asdict(found)}

@@ -107,6 +107,8 @@ LARGE = EdgeConfig(
 """Exactly DeepSeek-VL-1.3B's geometry, 1.753 B parameters with its tied vocabulary."""
 
 PRESETS = {preset.name: preset for preset in (NANO, LARGE)}
+TRAINABLE = tuple(name for name, config in PRESETS.items() if config.tower.kind == "efficientnet_lite")
+"""Presets whose tower comes with weights. Training never touches the tower, so a random one would stay random."""
 
 
 def preset(name: str) -> EdgeConfig:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.contracts.base import Manifest
 from models.contracts.model_manifest import ClassSpec, ExposureLimits, Lineage
 from models.nn.checkpoint import IMAGENET_NAME, save_checkpoint
-from models.nn.config import EdgeConfig, preset
+from models.nn.config import TRAINABLE, EdgeConfig, preset
 from models.nn.examples import Examples, frame_tokens
 from models.nn.model import DeepSeekEdge
 from models.nn.package import BuiltBase, Packed, build_base, feeds_of, preprocessing_of
@@ -42,12 +42,16 @@ class CannotTrain(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """`group` is the unit that must stay in one set (a module, a lot); `domain` the product or cell type."""
+    """`group` is the unit that must stay in one set (a module, a lot); `domain` the product or cell type.
+
+    `source` is what a person would look for when the image is bad: its path.
+    """
 
     data: bytes
     label: str
     domain: str | None = None
     group: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +143,33 @@ def certifiable(*, missed: int, defects: int, wanted: float = 0.005) -> str:
     return f"{claim} {wanted:.1%} is not certifiable yet: {needed} more defects without a miss are needed."
 
 
-def _decoded(images: Sequence[LabelledImage]) -> list[Pixels]:
+def check_preset(name: str) -> None:
+    """Refuse a size whose tower has no weights here.
+
+    Raises:
+        CannotTrain: naming the sizes that can be trained.
+        ValueError: no such preset.
+    """
+    if preset(name).name not in TRAINABLE:
+        raise CannotTrain(
+            f"preset {name} needs a published checkpoint for its vision tower, which this program does not have: the "
+            f"tower would stay random. Presets that can be trained: {', '.join(TRAINABLE)}"
+        )
+
+
+def decoded(images: Sequence[LabelledImage]) -> list[Pixels]:
+    """Every image's pixels.
+
+    Raises:
+        CannotTrain: naming the one that cannot be read.
+    """
     pixels = []
     for i, image in enumerate(images):
         try:
             pixels.append(decode_image(image.data))
         except Unreadable as fault:
-            raise CannotTrain(f"image {i + 1} ({image.label}) cannot be read: {fault}; remove or replace it") from fault
+            name = image.source or f"image {i + 1} ({image.label})"
+            raise CannotTrain(f"{name} cannot be read: {fault}; remove or replace it") from fault
     return pixels
 
 
@@ -202,13 +226,14 @@ def build_starting(
         validation: held-out images for calibration and thresholds; give whole groups that `images` lack.
 
     Raises:
-        CannotTrain: too few images of a class, an unknown label or an unreadable image.
+        CannotTrain: too few images of a class, an unknown label, an unreadable image, or a preset without a tower.
         BadCheckpoint: the tower's weights are not installed.
     """
+    check_preset(settings.preset)
     check_enough(images, classes, least=MIN_PER_CLASS, what="training")
     check_enough(validation, classes, least=MIN_VALIDATION_PER_CLASS, what="validation")
     names = [spec.name for spec in classes]
-    frames, held = _decoded(images), _decoded(validation)
+    frames, held = decoded(images), decoded(validation)
     labels = np.array([names.index(image.label) for image in images], dtype=np.int64)
     held_labels = np.array([names.index(image.label) for image in validation], dtype=np.int64)
     model = new_model(preset(settings.preset), seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from models.cli import app
 from models.contracts.base import sha256_hex
+from models.nn.starting import CannotTrain, StartingSettings, build_starting
 from models.runtime.bundle import CHECKPOINT, COMPLETE, read_starting, write_starting
 from tests.models.nn.toy import picture
 
@@ -45,6 +47,8 @@ def train(data: Path, out: Path, *more: str) -> tuple[int, str]:
         ({}, (), 4, "has no images"),
         ({"good": 8, "scratch": 8}, ("--must-catch", "dent"), 2, "no such defect class"),
         ({"good": 8, "scratch": 8}, ("--preset", "huge"), 2, "no preset 'huge'"),
+        ({"good": 40, "scratch": 40}, ("--preset", "1.7b"), 2, "needs a published checkpoint"),
+        ({}, ("--preset", "1.7b"), 2, "Presets that can be trained: nano"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(
@@ -66,6 +70,37 @@ def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
     code, said = train(data, tmp_path / "out")
     assert code == 4
     assert "cannot be read" in said
+    assert str(data / "good") in said
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_one_bad_image_is_named_by_its_path(tmp_path: Path, listed: bool) -> None:
+    data = folder(tmp_path / "data", good=40, scratch=40)
+    images = sorted(data.glob("*/*.png"))
+    if listed:
+        rows = [f"{path.relative_to(data)},{path.parent.name}" for path in images]
+        (data / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    images[7].write_bytes(b"not an image")
+    code, said = train(data, tmp_path / "out")
+    assert (code, said.count("\n")) == (4, 1), said
+    assert f"{images[7]} cannot be read: not a PNG, JPEG or BMP image" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_cannot_be_opened_is_named_by_its_path(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", good=8, scratch=8)
+    (data / "good" / "folder.png").mkdir()
+    code, said = train(data, tmp_path / "out")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert f"the image {data / 'good' / 'folder.png'} cannot be opened" in said
+
+
+def test_a_size_without_a_tower_is_refused_below_the_command_too() -> None:
+    with pytest.raises(CannotTrain, match="published checkpoint"):
+        build_starting(
+            [], validation=[], line="plates", classes=[], settings=StartingSettings(preset="1.7b"), seed=0,
+            now=datetime.now(UTC),
+        )  # fmt: skip
 
 
 def test_a_model_is_never_overwritten(tmp_path: Path) -> None:
@@ -82,7 +117,12 @@ def test_a_line_name_is_checked_before_anything_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("table", "words"),
-    [(b"name,label\nx,good\n", "file and label"), (b"\xff\xfe\x00", "UTF-8"), (b"file,label\nx.png,good\n", "x.png")],
+    [
+        (b"name,label\nx,good\n", "file and label"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"file,label\nx.png,good\n", "x.png"),
+        (b"file,label\nx.png\n", "lacks its file or its label: x.png"),
+    ],
 )
 def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, table: bytes, words: str) -> None:
     (tmp_path / "labels.csv").write_bytes(table)
@@ -94,9 +134,12 @@ def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, table: bytes, w
 @pytest.mark.parametrize("command", ["show", "parity"])
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path, command: str) -> None:
     more = ("--data", str(tmp_path)) if command == "parity" else ()
-    code, said = call(command, str(tmp_path / "nothing"), *more)
-    assert code == 1
-    assert said.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, words in (("nothing", "does not exist"), ("empty", "holds no finished model"), ("file", "is a file")):
+        code, said = call(command, str(tmp_path / name), *more)
+        assert (code, said.count("\n")) == (1, 1), said
+        assert f"{tmp_path / name} {words}: give a folder that edgeloop models train made" in said
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +186,7 @@ def test_parity_names_what_it_cannot_compare(trained: Path, tmp_path: Path) -> N
     (data / "good" / "0.png").write_bytes(b"not an image")
     code, said = call("parity", str(trained), "--data", str(data))
     assert (code, said.count("\n")) == (2, 1), said
-    assert "cannot be read" in said
+    assert f"{data / 'good' / '0.png'} cannot be read" in said
 
 
 def test_parity_without_a_good_checkpoint_is_one_line(trained: Path, tmp_path: Path) -> None:
