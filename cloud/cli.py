@@ -284,17 +284,40 @@ def _read_folder(folder: Path, domain: str | None) -> Iterator[ReferenceItem]:
     if not table.is_file():
         for path in sorted(folder.glob("*/*")):
             if path.is_file() and path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-                yield ReferenceItem(path.read_bytes(), path.parent.name, domain)
+                yield ReferenceItem(_image(path), path.parent.name, domain, source=str(path))
         return
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if "file" not in row or "label" not in row:
-                _fail(f"{table} needs the columns file and label", 2)
-            try:
-                data = (folder / row["file"]).read_bytes()
-            except OSError as fault:
-                _fail(f"{fault.filename}: {fault.strerror}", 2)
-            yield ReferenceItem(data, row["label"], domain or row.get("domain") or None, row.get("group") or None)
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as fault:
+        _fail(f"{table} is no table in UTF-8: {fault}", 2)
+    except OSError as fault:
+        _fail(f"{table}: {fault.strerror or fault}", 2)
+    for row in rows:
+        yield _reference(folder, row, domain)
+
+
+def _reference(folder: Path, row: dict[str, str | None], domain: str | None) -> ReferenceItem:
+    """One row of labels.csv."""
+    from cloud.lines.schemas import ReferenceItem
+
+    table = folder / "labels.csv"
+    if "file" not in row or "label" not in row:
+        _fail(f"{table} needs the columns file and label", 2)
+    name, label = row["file"], row["label"]
+    if not name or not label:
+        _fail(f"{table}: a row lacks its file or its label: {name or label or 'both are empty'}", 2)
+    path = folder / name
+    return ReferenceItem(
+        _image(path), label, domain or row.get("domain") or None, row.get("group") or None, source=str(path)
+    )
+
+
+def _image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        _fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
 
 
 @edge_app.command("add")

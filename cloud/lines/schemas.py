@@ -101,13 +101,14 @@ class LineView(LineSpec):
 @dataclass(frozen=True, slots=True)
 class ReferenceItem:
     """One labelled image to import. `domain` is the product or cell type; images of one `group` (a module, a lot)
-    are alike, so a group lies in one set only."""
+    are alike, so a group lies in one set only. `source` is what a person would look for when it is bad: its path."""
 
     data: bytes
     label: str
     domain: str | None = None
     group: str | None = None
     must_catch: bool = False
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

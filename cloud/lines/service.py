@@ -142,13 +142,14 @@ class LineService:
 
     @staticmethod
     def _checked(item: ReferenceItem, classes: set[str], index: int) -> str:
+        name = f"Image {item.source if item.source is not None else index}"
         if item.label not in classes:
             known = ", ".join(sorted(classes))
-            raise Problem(422, "unknown_label", f"Image {index} is labelled {item.label!r}; the line has: {known}.")
+            raise Problem(422, "unknown_label", f"{name} is labelled {item.label!r}; the line has: {known}.")
         try:
             decode_image(item.data)
         except Unreadable as fault:
-            raise Problem(422, "unreadable_image", f"Image {index} cannot be used: {fault}.") from fault
+            raise Problem(422, "unreadable_image", f"{name} cannot be used: {fault}.") from fault
         return sha256_hex(item.data)
 
     @staticmethod

@@ -6,10 +6,13 @@ import json
 import logging
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,6 +112,43 @@ def test_reference_images_are_checked_before_anything_is_stored(config: Path, tm
     assert (code, "scratch" in err) == (1, True)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_bad_image_is_named_by_its_path_and_nothing_is_imported(
+    config: Path, tmp_path: Path, *, listed: bool
+) -> None:
+    line_create(config)
+    folder = tmp_path / "images"
+    (folder / "good").mkdir(parents=True)
+    (folder / "good" / "a.png").write_bytes(png(1))
+    (folder / "good" / "b.png").write_bytes(b"no image")
+    if listed:
+        (folder / "labels.csv").write_text("file,label\ngood/a.png,good\ngood/b.png,good\n")
+    base = ("line", "import", "-c", str(config), "--line", "cells", "--data", str(folder), "--purpose", "gate")
+    code, out, err = call(*base)
+    bad = folder / "good" / "b.png"
+    assert (code, out) == (1, "")
+    assert err == f"edgeloop cloud: Image {bad} cannot be used: not a PNG, JPEG or BMP image.\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"file,label\na.png,good\n", "a.png cannot be opened"),
+        (b"file,label\na.png\n", "lacks its file or its label: a.png"),
+        (b"name,label\na.png,good\n", "needs the columns"),
+        (b"\xff\xfe\x00", "no table in UTF-8"),
+    ],
+)
+def test_a_table_of_images_that_cannot_be_read_is_one_line(
+    config: Path, tmp_path: Path, table: bytes, words: str
+) -> None:
+    (tmp_path / "labels.csv").write_bytes(table)
+    base = ("line", "import", "-c", str(config), "--line", "cells", "--data", str(tmp_path), "--purpose", "gate")
+    code, _, err = call(*base)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert words in err
+
+
 def test_tokens_are_shown_once_and_configured_by_digest() -> None:
     code, out, _ = call("token", "create", "bob", "--role", "labeller", "--url", "http://here:8000/", "--json")
     made = json.loads(out)
@@ -140,6 +180,78 @@ def test_doctor_finds_what_is_missing(config: Path) -> None:
     call("migrate", "-c", str(config))
     _, out, _ = call("doctor", "-c", str(config))
     assert "ok    database: revision" in out
+
+
+def doctor(config: Path, name: str) -> str:
+    _, out, _ = call("doctor", "-c", str(config), "--json")
+    found = {finding["name"]: finding for finding in json.loads(out)["findings"]}
+    assert not found[name]["ok"]
+    return str(found[name]["detail"])
+
+
+def test_doctor_says_which_store_is_away_and_what_to_check(config: Path) -> None:
+    assert doctor(config, "object store") == (
+        "object store 127.0.0.1:1 cannot be reached (Connection refused): "
+        "check that it runs, and objects.endpoint and objects.secure"
+    )
+
+
+def test_doctor_says_which_broker_is_away_and_what_to_check(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config.write_text(config.read_text() + f'\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\ntls = false\n')
+    assert doctor(config, "broker") == (
+        f"broker 127.0.0.1:{port} cannot be reached (Connection refused): "
+        "check that it runs, and mqtt.host and mqtt.port"
+    )
+
+
+def test_doctor_names_the_file_of_the_identity_that_cannot_be_used(config: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "certificate", "key")}
+    lines = "".join(f'{name} = "{path}"\n' for name, path in files.items())
+    config.write_text(config.read_text() + f'\n[mqtt]\nhost = "127.0.0.1"\nport = 1\n{lines}')
+    said = f"mqtt.ca {files['ca']} cannot be read (No such file or directory): correct the path"
+    assert doctor(config, "broker") == said
+    for path in files.values():
+        path.write_text("no PEM")
+    assert "cannot be used together" in doctor(config, "broker")
+
+
+def test_doctor_says_that_the_broker_is_not_trusted(config: Path, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    theirs = LocalCa.create(tmp_path / "theirs", now=now).issue("broker", kind="server", hosts=["127.0.0.1"], now=now)
+    ours = LocalCa.create(tmp_path / "ours", now=now)
+    mine = ours.issue("cloud", kind="device", now=now)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(theirs.certificate, theirs.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        serving = threading.Thread(target=shake, args=(listener, context))
+        serving.start()
+        port = listener.getsockname()[1]
+        files = f'ca = "{mine.ca}"\ncertificate = "{mine.certificate}"\nkey = "{mine.key}"\n'
+        config.write_text(config.read_text() + f'\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{files}')
+        said = doctor(config, "broker")
+        serving.join(10)
+    assert said.startswith(f"no TLS with broker 127.0.0.1:{port} (")
+    assert said.endswith("): check mqtt.ca and the broker's certificate")
+
+
+def shake(listener: socket.socket, context: ssl.SSLContext) -> None:
+    peer, _ = listener.accept()
+    with peer, suppress(OSError):
+        context.wrap_socket(peer, server_side=True).close()
+
+
+def test_a_bad_option_of_a_line_is_one_line_and_exit_2(config: Path) -> None:
+    code, out, err = line_create(config, "cells", "--escape-cost", "-1")
+    assert (code, out, err) == (
+        2,
+        "",
+        "edgeloop cloud: --escape-cost -1 cannot be used: write a number, 0 or more\n",
+    )
+    code, _, err = line_create(config, "cells", "--class", "crack")
+    assert (code, err) == (2, "edgeloop cloud: --class 'crack' is given as good and as defect: give each class once\n")
 
 
 def test_missing_keys_stop_the_start_with_one_line(config: Path, tmp_path: Path) -> None:
@@ -187,7 +299,8 @@ def healthy(url: str) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            return bool(httpx.get(f"{url}/api/v1/health", timeout=5).json()["status"] == "ok")
+            parts = httpx.get(f"{url}/api/v1/health", timeout=5).json()["parts"]
+            return bool(parts == {"database": "ok", "broker": "off", "object_store": "away"})
         except httpx.TransportError:
             time.sleep(0.05)
     return False
