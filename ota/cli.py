@@ -90,10 +90,16 @@ def keys_ceremony(
 @keys_app.command("status")
 def keys_status(folder: Folder, as_json: Json = False) -> None:
     """Which keys exist, by role, and whether their files are here and private. Needs no passphrase."""
+    from ota.console.exits import Exit, Failed
     from ota.console.terminal import emit, faults, table
-    from ota.keys import inventory
+    from ota.keys import INVENTORY, inventory
 
     with faults(), _expected():
+        if not (folder / INVENTORY).is_file():
+            raise Failed(
+                f"no keys in {folder}: it has no {INVENTORY}; correct --folder, or run edgeloop ota keys ceremony first",
+                Exit.NOT_FOUND,
+            )
         rows = [
             {"role": role, "keyid": key["keyid"], "file": key["file"], "state": _key_state(folder / key["file"])}
             for role, keys in inventory(folder)["roles"].items()
@@ -154,7 +160,8 @@ def _expected() -> Iterator[None]:
     except OtaError as fault:
         raise Failed(str(fault), Exit.CONFLICT) from fault
     except OSError as fault:
-        raise Failed(f"{fault.filename}: {fault.strerror}", Exit.ERROR) from fault
+        why = fault.strerror or str(fault) or type(fault).__name__
+        raise Failed(why if fault.filename is None else f"{fault.filename}: {why}", Exit.ERROR) from fault
 
 
 def _lines(names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from ota.cli import PASSPHRASE_ENV, app
-from ota.console.terminal import Console
+from ota.cli import PASSPHRASE_ENV, _expected, app
+from ota.console.terminal import Console, faults
 from tests.ota.kit import T0, Plant
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -152,6 +153,7 @@ def test_documents_are_for_ever(ota: Callable[..., Result], name: str, command: 
 def test_a_person_reads_tables(ota: Callable[..., Result]) -> None:
     assert "1 ok + 0 failed + 1 pending + 0 offline + 0 excluded = 2" in ota("rollout status --line cells").stdout
     assert "edge-2" in ota("device list").stdout
+    assert "wave 1 of 2" in ota("rollout status --line cells").stdout
     assert "2026-03-02 11:00:00Z" in ota("release list --line cells").stdout
 
 
@@ -192,6 +194,28 @@ def test_the_token_is_sent_and_never_shown(cloud: Cloud) -> None:
     result = runner.invoke(app, ["device", "list"], obj=Console(transport=httpx.MockTransport(answer)))
     assert seen == ["Bearer s3cret"]
     assert "s3cret" not in result.output
+
+
+def test_a_refused_token_says_so_and_where_one_comes_from() -> None:
+    console = Console(transport=httpx.MockTransport(lambda _: problem(401, "unauthenticated", "no")))
+    runner = CliRunner(env={"EDGELOOP_TOKEN": "s3cret", "EDGELOOP_URL": "https://cloud.plant:8443"})
+    refused = runner.invoke(app, ["device", "list"], obj=console)
+    assert (refused.exit_code, refused.stderr) == (
+        7,
+        "edgeloop ota: the token was not accepted by https://cloud.plant:8443: correct --token or EDGELOOP_TOKEN; an "
+        "administrator makes one with `edgeloop cloud token create` and puts its digest into cloud.toml\n",
+    )
+    missing = CliRunner().invoke(app, ["device", "list"], obj=console)
+    assert missing.exit_code == 7
+    assert "asks for a token: give --token or EDGELOOP_TOKEN" in missing.stderr
+
+
+def test_a_token_that_cannot_be_sent_is_one_line() -> None:
+    console = Console(transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+    for token in ("t\u00f6ken", "two\nlines"):
+        result = CliRunner(env={"EDGELOOP_TOKEN": token}).invoke(app, ["device", "list"], obj=console)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.exception
+        assert "--token or EDGELOOP_TOKEN" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -305,6 +329,33 @@ def test_ceremony_without_a_passphrase_and_a_terminal_fails(
     result = ota(f"keys ceremony --folder {tmp_path / 'k'} --line cells")
     assert result.exit_code == 4
     assert not (tmp_path / "k").exists()
+
+
+def test_status_of_keys_that_are_not_there_is_not_found_and_of_a_damaged_folder_a_conflict(
+    ota: Callable[..., Result], tmp_path: Path
+) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        result = ota(f"keys status --folder {folder}")
+        assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+        assert f"no keys in {folder}" in result.stderr
+    (tmp_path / "keys.json").write_text("torn")
+    assert ota(f"keys status --folder {tmp_path}").exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError("the stick was pulled"), "the stick was pulled"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.EACCES, "Permission denied", "/keys/root-1.pem"), "/keys/root-1.pem: Permission denied"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_fault_of_the_disk_is_said_as_it_is(fault: OSError, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, faults(), _expected():
+        raise fault
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"edgeloop ota: {said}\n"
 
 
 def test_ceremony_refuses_a_bad_line_name(ota: Callable[..., Result], tmp_path: Path) -> None:
