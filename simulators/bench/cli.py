@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,15 +20,39 @@ JsonOption = Annotated[str, typer.Option("--json", help="Write every figure to t
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 
 
+def _refuse(text: str) -> NoReturn:
+    typer.echo(f"edgeloop bench: {text}", err=True)
+    raise typer.Exit(USAGE)
+
+
 def _seeds(text: str) -> list[int]:
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
     if not seeds or min(seeds) < 0:
-        typer.echo(f"edgeloop bench: --seeds {text!r} is no list of whole numbers, as in --seeds 0,1,2", err=True)
-        raise typer.Exit(USAGE)
+        _refuse(f"--seeds {text!r} is no list of whole numbers from 0, as in --seeds 0,1,2")
+    if len(set(seeds)) < len(seeds):
+        _refuse(f"--seeds {text!r} names a seed twice: the same run again would count as a new one")
     return seeds
+
+
+def _refuse_unwritable(target: str) -> None:
+    """Said before the run and not after it."""
+    folder = Path(target).resolve().parent
+    if target and target != "-" and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        _refuse(f"{target} cannot be written: {folder} is no folder that can be written to; correct --json")
+
+
+def _refuse_impossible(seeds: list[int], *, hours: int, edges: int) -> None:
+    """The demo would refuse these numbers itself, once for every seed."""
+    from simulators.demo.scenario import BadScenario, Scenario
+
+    for seed in seeds:
+        try:
+            Scenario(hours=hours, edges=edges, seed=seed)
+        except BadScenario as fault:
+            _refuse(str(fault))
 
 
 def _write(target: str, document: dict[str, Any]) -> None:
@@ -39,8 +63,7 @@ def _write(target: str, document: dict[str, Any]) -> None:
         try:
             Path(target).write_text(text)
         except OSError as fault:
-            typer.echo(f"edgeloop bench: {target} cannot be written: {fault.strerror}", err=True)
-            raise typer.Exit(USAGE) from fault
+            _refuse(f"{target} cannot be written: {fault.strerror}")
 
 
 @app.command()
@@ -48,7 +71,7 @@ def accuracy(
     *,
     seeds: SeedsOption = "0,1,2,3,4",
     lines: Annotated[int, typer.Option(min=1, help="Simulated lines per seed, six hours each.")] = 120,
-    processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, max=1024, help="Worker processes; 0: one per core.")] = 0,
     json_file: JsonOption = "",
 ) -> None:
     """Does the accuracy interval cover the truth? Thousands of simulated hours, no servers."""
@@ -58,6 +81,7 @@ def accuracy(
     from simulators.bench.screen import accuracy_table, show, targets_table
 
     chosen = _seeds(seeds)
+    _refuse_unwritable(json_file)
     outcomes = bench.run(chosen, lines=lines, processes=processes or os.cpu_count() or 1)
     summaries = bench.report(outcomes)
     goals = bench.targets(summaries[-1])
@@ -82,7 +106,14 @@ def loop(
     from simulators.bench import loop as bench
     from simulators.bench.screen import loop_table, show
 
-    runs = bench.run_all(_seeds(seeds), hours=hours, edges=edges, folder=folder)
+    chosen = _seeds(seeds)
+    _refuse_impossible(chosen, hours=hours, edges=edges)
+    _refuse_unwritable(json_file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        _refuse(f"--folder {folder} cannot be made: {fault.strerror}")
+    runs = bench.run_all(chosen, hours=hours, edges=edges, folder=folder)
     console = Console(stderr=json_file == "-")
     show(console, loop_table(runs))
     for run in runs:
