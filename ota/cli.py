@@ -97,7 +97,7 @@ def keys_status(folder: Folder, as_json: Json = False) -> None:
     with faults(), _expected():
         if not (folder / INVENTORY).is_file():
             raise Failed(
-                f"no keys in {folder}: it has no {INVENTORY}; correct --folder, or run edgeloop ota keys ceremony first",
+                f"no keys in {folder}: it has no {INVENTORY}; correct --folder or run edgeloop ota keys ceremony",
                 Exit.NOT_FOUND,
             )
         rows = [
