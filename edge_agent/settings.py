@@ -6,10 +6,13 @@ only door, and every fault leaves it as one `BadSettings` with the key and what 
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,7 +23,22 @@ from pydantic_settings import (
 from models.contracts.base import Identifier, Probability
 from models.link import Address, Tls
 
+_TOML_PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+
+
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        good = False
+    if not good:
+        raise ValueError(f"{text!r} is no address of a release server: write http://HOST:PORT or https://HOST")
+    return text
+
+
 Port = Annotated[int, Field(ge=1, le=65_535)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 
 
 class BadSettings(ValueError):
@@ -65,7 +83,7 @@ class MqttSection(_Section):
 class ReleaseSection(_Section):
     """`root` is the factory's root.json, kept read-only: trust in every release starts there."""
 
-    url: str
+    url: WebAddress
     root: Path
     channel: Identifier = "stable"
     poll_s: Annotated[float, Field(gt=0)] = 300.0
@@ -181,6 +199,22 @@ def load(config: Path | None = None, **flags: Any) -> AgentSettings:
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise BadSettings(f"{config or 'environment'}: {where}: {first['msg']}") from fault
-    except (ValueError, OSError) as fault:  # TOMLDecodeError is a ValueError; SettingsError too
+        raise BadSettings(
+            f"{config or 'environment'}: {where}: {first['msg'].removeprefix('Value error, ')}"
+        ) from fault
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise BadSettings(f"{config}: {_no_toml(fault, config)}") from fault
+    except (ValueError, OSError) as fault:  # SettingsError is a ValueError
         raise BadSettings(f"{config or 'environment'}: {fault}") from fault
+
+
+def _no_toml(fault: ValueError, config: Path | None) -> str:
+    """Line number and fault; Python before 3.14 has the line in the text only."""
+    if isinstance(fault, UnicodeDecodeError):
+        line = fault.object[: fault.start].count(b"\n") + 1
+        return f"line {line} is not UTF-8: save the file as UTF-8"
+    text, place = str(fault), _TOML_PLACE.search(str(fault))
+    if place is None or config is None:
+        return f"not TOML: {text}"
+    line = int(place["line"] or len(config.read_text(encoding="utf-8").splitlines()))
+    return f"line {line} is not TOML: {text[: place.start()]}; correct it there"

@@ -82,6 +82,42 @@ def test_a_fault_names_its_key(tmp_path: Path, change: tuple[str, str], names: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"[agent]\n\n[mqtt\n", "line 3 is not TOML: Expected ']' at the end of a table declaration"),
+        (b'[agent]\nedge = """x\ny', "line 3 is not TOML: Unterminated string"),
+        (b"[agent]\nedge = \n", "line 2 is not TOML: Invalid value"),
+        (b"[agent]\na = 1\na = 2\n", "line 3 is not TOML: Cannot overwrite a value"),
+        (b"[agent]\nedge = '\xff'\n", "line 2 is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_one_line_with_file_and_line_number(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(data)
+    with pytest.raises(BadSettings) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://releases", "file:///srv/releases", "releases:8090", "https://", "/srv/releases", "http://[::1"]
+)
+def test_releases_come_by_http_only(tmp_path: Path, url: str) -> None:
+    path = written(tmp_path, MINIMAL.replace("https://releases", url))
+    with pytest.raises(BadSettings) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: release.url: {url!r} is no address of a release server: write http://HOST:PORT or https://HOST"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8090", "https://releases.plant.example/cells", "HTTPS://releases"])
+def test_an_address_of_a_release_server_is_kept_as_written(tmp_path: Path, url: str) -> None:
+    assert load(written(tmp_path, MINIMAL.replace("https://releases", url))).release.url == url
+
+
 def test_two_cameras_may_not_share_a_name(tmp_path: Path) -> None:
     camera = MINIMAL[MINIMAL.index("[[cameras]]") :]
     with pytest.raises(BadSettings, match="share a name"):
