@@ -100,20 +100,37 @@ def flag(
     serial: Annotated[str, typer.Option(help="The part's serial.")],
     reason: Annotated[str, typer.Option(help="What was wrong with the verdict.")],
     claimed: Annotated[str | None, typer.Option(help="What the part really is, by class name.")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the agent's answer.")] = 5.0,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Tell the agent that a part was judged wrongly; it is kept if it was among the last ones."""
+    """Tell the agent that a part was judged wrongly; it is kept if it was among the last ones.
+
+    Exit code 1 when the agent does not know the part. Without an answer the flag waits for the agent.
+    """
     settings = _settings(config)
     from pydantic import ValidationError
 
     from edge_agent.flags import FlagInbox, FlagRequest
 
     try:
-        FlagInbox(settings.agent.state_dir / "flags").post(FlagRequest(serial=serial, reason=reason, claimed=claimed))
+        request = FlagRequest(serial=serial, reason=reason, claimed=claimed)
+        answer = FlagInbox(settings.agent.state_dir / "flags").ask(request, within_s=wait)
     except ValidationError as fault:
-        _fail(fault.errors()[0]["msg"])
+        first = fault.errors()[0]
+        _fail(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}")
     except OSError as fault:
-        _fail(f"{settings.agent.state_dir / 'flags'}: {fault.strerror}", code=1)
+        _fail(f"{settings.agent.state_dir / 'flags'}: {fault.strerror or fault}", code=1)
+    what = f"{reason} (claimed: {claimed})" if claimed else reason
+    if answer is None:
+        print(f"part {serial} is noted as: {what}; the agent has not answered yet and takes the note when it runs")
+    elif answer.sid is None:
+        _fail(
+            f"part {serial} is unknown: it is not among the last parts inspected here, or could not be kept. The flag "
+            "goes to the cloud without an image; check the serial",
+            code=1,
+        )
+    else:
+        print(f"part {serial} is flagged: {what}; its image is kept as sample {answer.sid}")
 
 
 @app.command()

@@ -115,7 +115,7 @@ class Housekeeper:
                 flagged_at=now,
             )
             self._record("flag", flag.id, flag.encode())
-            path.unlink(missing_ok=True)
+            self._flags.done(path, sid=sid)
             _log.info("part flagged", serial=request.serial, sid=sid)
 
 

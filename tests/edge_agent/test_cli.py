@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import structlog
 from typer.testing import CliRunner
 
 from edge_agent.cli import app
+from edge_agent.flags import FlagInbox
 from tests.edge_agent.certificates import new_key, write_certificate, write_key
 from tests.edge_agent.test_settings import MINIMAL
 
@@ -78,6 +81,8 @@ def test_it_runs_until_told_to_stop_and_says_so_in_json(tmp_path: Path, number: 
         ({'edge = "edge-1"': 'edge = "edge-2"'}, "agent.edge"),
         ({'kind = "folder"': 'kind = "gige"'}, "cameras.cam-1.kind"),
         ({"root.json": "other.json"}, "release.root"),
+        ({"http://127.0.0.1:9": "ftp://127.0.0.1:9"}, "release.url"),
+        ({"[mqtt]": "[mqtt"}, "is not TOML"),
     ],
 )
 def test_a_bad_configuration_is_one_line_and_exit_2(tmp_path: Path, change: dict[str, str], says: str) -> None:
@@ -109,10 +114,42 @@ def test_status_says_when_it_is_off_or_nobody_answers(tmp_path: Path, monkeypatc
 
 def test_flag_leaves_a_request(tmp_path: Path) -> None:
     path = config(tmp_path)
-    assert RUNNER.invoke(app, ["flag", "--serial", "s-1", "--reason", "missed", "-c", str(path)]).exit_code == 0
-    (request,) = (tmp_path / "state" / "flags").glob("*.json")
+    result = RUNNER.invoke(app, ["flag", "--serial", "s-1", "--reason", "missed", "--wait", "0", "-c", str(path)])
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "part s-1 is noted as: missed; the agent has not answered yet and takes the note when it runs\n"
+    )
+    (request,) = (tmp_path / "state" / "flags").iterdir()
     assert json.loads(request.read_text()) == {"serial": "s-1", "reason": "missed"}
-    assert RUNNER.invoke(app, ["flag", "--serial", "s\u202e", "--reason", "x", "-c", str(path)]).exit_code == 2
+    result = RUNNER.invoke(app, ["flag", "--serial", "s\u202e", "--reason", "x", "-c", str(path)])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "--serial: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("sid", "code", "says"),
+    [
+        ("sample-9", 0, "part s-1 is flagged: missed (claimed: crack); its image is kept as sample sample-9"),
+        (None, 1, "part s-1 is unknown"),
+    ],
+)
+def test_flag_says_what_the_agent_made_of_it(tmp_path: Path, sid: str | None, code: int, says: str) -> None:
+    path, inbox = config(tmp_path), FlagInbox(tmp_path / "state" / "flags")
+
+    def agent() -> None:
+        deadline = time.monotonic() + 10
+        while not (waiting := inbox.waiting()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        inbox.done(waiting[0][0], sid=sid)
+
+    answering = threading.Thread(target=agent)
+    answering.start()
+    options = ["--serial", "s-1", "--reason", "missed", "--claimed", "crack", "--wait", "10"]
+    result = RUNNER.invoke(app, ["flag", *options, "-c", str(path)])
+    answering.join(10)
+    assert (result.exit_code, result.output.count("\n")) == (code, 1)
+    assert says in result.output
+    assert list((tmp_path / "state" / "flags").iterdir()) == []
 
 
 def test_doctor_names_each_thing_that_is_wrong(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.aggregates import PeriodLedger
 from edge_agent.checkpoint import Checkpoint
-from edge_agent.flags import FlagInbox, FlagRequest
+from edge_agent.flags import FlagAnswer, FlagInbox, FlagRequest
 from edge_agent.housekeeping import Housekeeper, restore
 from edge_agent.selector.pace import Pace
 from models.contracts.base import decode
@@ -117,6 +117,29 @@ def test_an_operators_flag_becomes_a_record_with_the_sample(house: House) -> Non
     assert len(flags) == 2
     assert (flags[frame.part.serial].sid, flags[frame.part.serial].claimed) == (frame.id, "crack")
     assert flags["long gone"].sid is None
+
+
+def test_who_asks_learns_whether_the_part_was_known(house: House, tmp_path: Path) -> None:
+    frame = house.bench.belt.frame()
+    house.bench.pipeline.process(frame)
+
+    def ask(serial: str, *, agent: bool = True) -> FlagAnswer | None:
+        hand = [0.0]
+
+        def sleep(seconds: float) -> None:
+            hand[0] += seconds
+            if agent:
+                house.keeper.tick()
+
+        return house.flags.ask(
+            FlagRequest(serial=serial, reason="missed"), within_s=3, mono=lambda: hand[0], sleep=sleep
+        )
+
+    assert ask(frame.part.serial) == FlagAnswer(sid=frame.id)
+    assert ask("long gone") == FlagAnswer(sid=None)
+    assert list((tmp_path / "flags").iterdir()) == []
+    assert ask(frame.part.serial, agent=False) is None
+    assert [path.suffix for path in (tmp_path / "flags").iterdir()] == [".json"], "it waits for the agent"
 
 
 def test_a_flag_nobody_can_read_is_removed(house: House, tmp_path: Path) -> None:
