@@ -20,7 +20,7 @@ import typer
 
 if TYPE_CHECKING:
     from cloud.bootstrap import Services
-    from cloud.lines.schemas import NewClass, ReferenceItem
+    from cloud.lines.schemas import ReferenceItem
     from cloud.settings import CloudSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help="The cloud service.", pretty_exceptions_enable=False)
@@ -171,16 +171,6 @@ def doctor(config: Config, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
-def _class(text: str) -> NewClass:
-    from cloud.lines.schemas import NewClass
-
-    name, *marks = text.split(":")
-    unknown = set(marks) - {"defect", "good", "must-catch"}
-    if unknown:
-        _fail(f"class {text!r}: write NAME, NAME:defect or NAME:defect:must-catch", 2)
-    return NewClass(name=name, defect="defect" in marks or "must-catch" in marks, must_catch="must-catch" in marks)
-
-
 @line_app.command("create")
 def line_create(
     *,
@@ -198,18 +188,15 @@ def line_create(
     as_json: AsJson = False,
 ) -> None:
     """Make a line."""
-    from pydantic import ValidationError
-
-    from cloud.lines.schemas import LineSpec
+    from cloud.lines.options import BadOption, line_spec
 
     try:
-        spec = LineSpec(
-            name=name, title=title or name, classes=[_class(text) for text in classes], cameras=camera or [],
-            escape_cost=escape_cost, overkill_cost=overkill_cost, currency=currency, hour_s=hour_s,
+        spec = line_spec(
+            classes, name=name, title=name if title is None else title, cameras=camera or [], currency=currency,
+            escape_cost=escape_cost, overkill_cost=overkill_cost, hour_s=hour_s,
         )  # fmt: skip
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        _fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}", 2)
+    except BadOption as fault:
+        _fail(str(fault), 2)
     with _services(config) as services:
         made = services.lines.create(spec, actor="cli")
     _say(made.model_dump(mode="json"), f"line {made.name} has {len(made.classes)} classes", as_json=as_json)

@@ -229,7 +229,7 @@ def test_doctor_says_that_the_broker_is_not_trusted(config: Path, tmp_path: Path
         serving = threading.Thread(target=shake, args=(listener, context))
         serving.start()
         port = listener.getsockname()[1]
-        files = f'ca = "{mine.ca}"\ncertificate = "{mine.certificate}"\nkey = "{mine.key}"\n'
+        files = f'ca = "{ours.certificate}"\ncertificate = "{mine.certificate}"\nkey = "{mine.key}"\n'
         config.write_text(config.read_text() + f'\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{files}')
         said = doctor(config, "broker")
         serving.join(10)
