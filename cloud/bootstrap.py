@@ -46,6 +46,7 @@ from cloud.lines.service import LineService
 from cloud.objects import ObjectStore, StoreUnavailable
 from cloud.objects.blobs import BlobCache
 from cloud.objects.s3 import S3Objects
+from cloud.objects.state import StoreState
 from cloud.registry.service import RegistryService
 from cloud.rollout.service import RolloutService
 from cloud.scheduler import Scheduler
@@ -92,6 +93,7 @@ class Services:
     gate: GateService | None = None
     ingest: IngestService | None = None
     broker_state: Callable[[], str] = lambda: "off"
+    store_state: Callable[[], str] = lambda: "off"
 
 
 def build(settings: CloudSettings, *, now: NowUs = now_us, objects: ObjectStore | None = None) -> Services:
@@ -130,6 +132,7 @@ def build(settings: CloudSettings, *, now: NowUs = now_us, objects: ObjectStore 
         training=TrainingTrigger(**common, jobs=jobs, min_labels=settings.training.min_new_labels),
         renewal=RenewalTrigger(**common, jobs=jobs, repository=repository),
         fleet=FleetService(**common),
+        store_state=StoreState(store),
     )
 
 

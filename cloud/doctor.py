@@ -18,11 +18,13 @@ from cloud.db.session import open_engine
 from cloud.objects import StoreError
 from cloud.settings import CloudSettings
 from models.contracts.base import sha256_hex
+from models.link import Tls
 from ota.errors import OtaError
 from ota.keys import ONLINE_ROLES, load_online
 from ota.repository import ReleaseRepository
 
 MIN_FREE = 2 << 30
+BROKER_S = 5.0
 PROBE = b"edgeloop doctor"
 SOON = timedelta(days=14)
 
@@ -103,13 +105,38 @@ def _broker(settings: CloudSettings) -> str:
     if settings.mqtt is None:
         raise Wrong("no [mqtt] section: this cloud receives nothing from any edge")
     where = address(settings.mqtt)
-    with socket.create_connection((where.host, where.port), timeout=5) as plain:
-        if where.tls is None:
-            return f"{where.host}:{where.port} answers, without TLS"
-        context = ssl.create_default_context(cafile=str(where.tls.ca))
-        context.load_cert_chain(str(where.tls.certificate), str(where.tls.key))
-        with context.wrap_socket(plain, server_hostname=where.host) as secure:
-            return f"{where.host}:{where.port} answers, {secure.version()}"
+    broker = f"{where.host}:{where.port}"
+    context = _context(where.tls) if where.tls is not None else None
+    try:
+        with socket.create_connection((where.host, where.port), timeout=BROKER_S) as plain:
+            if context is None:
+                return f"{broker} answers, without TLS"
+            with context.wrap_socket(plain, server_hostname=where.host) as secure:
+                return f"{broker} answers, {secure.version()}"
+    except ssl.SSLError as fault:
+        why = getattr(fault, "verify_message", None) or fault.reason or "no TLS"
+        raise Wrong(f"no TLS with broker {broker} ({why}): check mqtt.ca and the broker's certificate") from fault
+    except OSError as fault:
+        why = fault.strerror or "no answer in time"
+        todo = "check that it runs, and mqtt.host and mqtt.port"
+        raise Wrong(f"broker {broker} cannot be reached ({why}): {todo}") from fault
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    for name, path in (("ca", tls.ca), ("certificate", tls.certificate), ("key", tls.key)):
+        try:
+            path.read_bytes()  # OpenSSL's own errors do not say which file
+        except OSError as fault:
+            raise Wrong(f"mqtt.{name} {path} cannot be read ({fault.strerror}): correct the path") from fault
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca))
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+    except ssl.SSLError as fault:
+        raise Wrong(
+            f"mqtt.ca {tls.ca}, mqtt.certificate {tls.certificate} and mqtt.key {tls.key} cannot be used together "
+            f"({fault.reason or fault}): they must be PEM, and the key that of the certificate"
+        ) from fault
+    return context
 
 
 def _keys(settings: CloudSettings) -> str:

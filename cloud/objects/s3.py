@@ -16,6 +16,7 @@ from typing import TypeVar
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
+from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError
 
 from cloud.objects import DigestConflict, ObjectInfo, ObjectMissing, StoreUnavailable
 from models.contracts.base import sha256_hex
@@ -158,4 +159,25 @@ class S3Objects:
                 ) from fault
             raise StoreUnavailable(f"{self._endpoint}: {fault.code}: {fault.message}") from fault
         except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError, OSError) as fault:
-            raise StoreUnavailable(f"object store {self._endpoint} cannot be reached: {str(fault)[:200]}") from fault
+            raise StoreUnavailable(
+                f"object store {self._endpoint} cannot be reached ({_reason(fault)}): "
+                "check that it runs, and objects.endpoint and objects.secure"
+            ) from fault
+
+
+def _reason(fault: Exception) -> str:
+    """What happened, in the words of a person; urllib3 wraps it three times over."""
+    inner = fault.reason if isinstance(fault, MaxRetryError) and fault.reason is not None else fault
+    match inner:
+        case NameResolutionError():
+            return "its name cannot be resolved"
+        case NewConnectionError():
+            cause = inner.__cause__ or inner.__context__
+            return (cause.strerror if isinstance(cause, OSError) else None) or "no connection"
+        case urllib3.exceptions.TimeoutError():
+            return "no answer in time"
+        case urllib3.exceptions.SSLError():
+            return f"no TLS with it; check objects.ca: {str(inner)[:120]}"
+        case InvalidResponseError() | ServerError():
+            return f"it does not answer as S3 does: {str(inner).splitlines()[0][:120]}"
+    return str(inner)[:120] or type(inner).__name__

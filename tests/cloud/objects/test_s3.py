@@ -57,6 +57,26 @@ def test_a_silent_server_is_unavailable_within_the_time_limit() -> None:
         store.close()
 
 
+def test_the_reason_is_said_in_plain_words() -> None:
+    """What urllib3 says of itself (pools, retries, classes) helps nobody to mend it."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        silent = f"127.0.0.1:{deaf.getsockname()[1]}"
+        assert why(silent) == "no answer in time"
+    assert why("127.0.0.1:1") == "Connection refused"
+
+
+def why(endpoint: str) -> str:
+    store = client(endpoint)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.ensure_bucket()
+    store.close()
+    start, end = f"object store {endpoint} cannot be reached (", "): check that it runs, and objects.endpoint and "
+    said = str(caught.value)
+    assert said.startswith(start)
+    assert end in said
+    return said.removeprefix(start).partition(end)[0]
+
+
 @pytest.fixture
 def answering() -> Iterator[tuple[str, list[bytes]]]:
     """A server that gives the same raw answer to whoever asks."""
