@@ -23,6 +23,11 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 MAX_BODY = 1 << 20
+_SOURCE = "an administrator makes one with `edgeloop cloud token create`"
+_ASKED = f"Sign in first, or send a bearer token: {_SOURCE}."
+_REFUSED = (
+    f"The token was not accepted: {_SOURCE}, and its digest must be in cloud.toml when `edgeloop cloud run` starts."
+)
 _FIXED = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -85,8 +90,7 @@ def read_cookie(header: str) -> str | None:
 def _sign_in(scope: Scope, headers: Headers) -> Response:
     path, method = scope["path"], scope["method"]
     if path.startswith("/api/") or method not in SAFE or "text/html" not in headers.get("accept", ""):
-        problem = Problem(401, "unauthenticated", "Sign in first, or send a bearer token.")
-        answer = problem.response()
+        answer = Problem(401, "unauthenticated", _REFUSED if "authorization" in headers else _ASKED).response()
         answer.headers["WWW-Authenticate"] = 'Bearer realm="edgeloop"'
         return answer
     query = scope.get("query_string", b"").decode("latin-1")

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from cloud import audit
 from cloud.dashboard import fleet, queries, sources, views, words
 from cloud.dashboard.i18n import COOKIE, LOCALES
-from cloud.dashboard.pages import HEADERS, STATIC, here, local_path, problem_page, render, speech_of
+from cloud.dashboard.pages import HEADERS, STATIC, asset, here, local_path, problem_page, render, speech_of
 from cloud.dashboard.stream import Pulse, events
 from cloud.db.tables import Line
 from cloud.http import Problem, Services, not_found
@@ -230,6 +230,12 @@ async def stream(request: Request, services: Services, _: Viewer, seen: str = ""
     speech = speech_of(request)
     body = events(_pulse(request), seen=last, clock=lambda: speech.clock(services.now()))
     return StreamingResponse(body, media_type="text/event-stream", headers={**HEADERS, "X-Accel-Buffering": "no"})
+
+
+@router.get("/favicon.ico")
+def icon() -> RedirectResponse:
+    """Browsers ask for it by themselves wherever a page or an answer names no icon."""
+    return RedirectResponse(asset("icon.svg"), status_code=307)
 
 
 @router.post("/language")

@@ -12,6 +12,8 @@ import httpx
 from ota.console.exits import Exit, Failed
 
 TIMEOUT_S = 30.0
+_GIVEN = "--token or EDGELOOP_TOKEN"
+_SOURCE = "an administrator makes one with `edgeloop cloud token create` and puts its digest into cloud.toml"
 _GATE_CODES = frozenset({"gate_refused", "not_accepted"})
 _BY_STATUS = {
     400: Exit.USAGE, 401: Exit.AUTH, 403: Exit.AUTH, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 412: Exit.CONFLICT,
@@ -25,6 +27,8 @@ class CloudApi:
     def __init__(self, url: str, token: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"Accept": "application/json"}
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise Failed(f"the token has characters that no token has: correct {_GIVEN}", Exit.USAGE)
             headers["Authorization"] = f"Bearer {token}"
         self._client = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, transport=transport)
 
@@ -75,6 +79,16 @@ def _failure(answer: httpx.Response) -> Failed:
     if not isinstance(problem, dict):
         problem = {}
     detail = str(problem.get("detail") or f"HTTP {answer.status_code} from {answer.url}")
+    if answer.status_code == 401:
+        detail = _unauthenticated(answer.request)
     if problem.get("code") in _GATE_CODES:
         return Failed(detail, Exit.GATE_REFUSED)
     return Failed(detail, _BY_STATUS.get(answer.status_code, Exit.ERROR))
+
+
+def _unauthenticated(request: httpx.Request) -> str:
+    """The server cannot know how the token was given here, so this says it."""
+    place = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+    if "authorization" in request.headers:
+        return f"the token was not accepted by {place}: correct {_GIVEN}; {_SOURCE}"
+    return f"{place} asks for a token: give {_GIVEN}; {_SOURCE}"

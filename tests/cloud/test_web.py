@@ -15,6 +15,7 @@ from cloud.auth.rules import is_public
 from cloud.auth.tokens import digest
 from cloud.bootstrap import Cloud, build
 from cloud.lines.schemas import LineSpec, NewClass
+from cloud.objects.state import StoreState
 from cloud.settings import CloudSettings
 from models.contracts import topics
 from ota.keys import ceremony
@@ -76,7 +77,28 @@ def sample(cloud: Cloud, seq: int, data: bytes | None = None) -> Shot:
 def test_health_is_open_and_says_little(cloud: Cloud) -> None:
     answer = as_(cloud, None).get("/api/v1/health")
     assert answer.status_code == 200
-    assert answer.json()["parts"] == {"database": "ok", "broker": "off"}
+    assert answer.json()["parts"] == {"database": "ok", "broker": "off", "object_store": "ok"}
+
+
+def test_health_says_that_the_object_store_is_away_and_stays_200(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud.services, "store_state", StoreState(MemoryObjects(down=True)))
+    answer = as_(cloud, None).get("/api/v1/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["parts"]["object_store"] == "away"
+
+
+def test_a_browser_that_asks_for_an_icon_by_itself_gets_one(cloud: Cloud) -> None:
+    for client in (as_(cloud, None), browser(cloud, "viewer")):
+        answer = client.get("/favicon.ico", follow_redirects=True)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+
+
+def test_a_wrong_token_is_told_apart_from_none_and_where_one_comes_from(cloud: Cloud) -> None:
+    none = as_(cloud, None).get("/api/v1/fleet").json()["detail"]
+    wrong = as_(cloud, None, authorization="Bearer nonsense").get("/api/v1/fleet").json()["detail"]
+    assert none.startswith("Sign in first")
+    assert wrong.startswith("The token was not accepted")
+    assert all("edgeloop cloud token create" in text and "nonsense" not in text for text in (none, wrong))
 
 
 def test_every_other_route_is_closed_to_strangers(cloud: Cloud) -> None:
