@@ -220,21 +220,21 @@ def _early_wave(rollout: Rollout, cohort: Sequence[Standing], reachable: Sequenc
     failed = [standing for standing in reachable if standing.state == "failed"]
     pending = len(reachable) - len(ok) - len(failed)
     if cohort and all(standing.state == "excluded" for standing in cohort):
-        return NewCanaries(f"all {len(cohort)} boxes of wave {plan.wave} are silent")
+        return NewCanaries(f"all {len(cohort)} boxes of wave {plan.wave + 1} are silent")
     if len(failed) * 100 > (100 - plan.success_percent) * len(reachable):
         return Abort(
-            f"{len(failed)} of {len(reachable)} boxes of wave {plan.wave} failed ({_reasons(failed)}): "
+            f"{len(failed)} of {len(reachable)} boxes of wave {plan.wave + 1} failed ({_reasons(failed)}): "
             f"{plan.success_percent:g} % cannot be reached"
         )
     if pending and len(ok) * 100 < plan.success_percent * len(reachable):
-        return Wait(f"{pending} boxes of wave {plan.wave} have not committed yet")
+        return Wait(f"{pending} boxes of wave {plan.wave + 1} have not committed yet")
     waiting = _unripe(rollout, ok, spec, now)
-    return waiting or OpenWave(plan.wave + 1, f"{len(ok)} of {len(cohort)} boxes of wave {plan.wave} committed")
+    return waiting or OpenWave(plan.wave + 1, f"{len(ok)} of {len(cohort)} boxes of wave {plan.wave + 1} committed")
 
 
 def _unripe(rollout: Rollout, ok: Sequence[Standing], spec: Wave, now: int) -> Wait | None:
     """What the open wave still lacks before the next may open: boxes, parts, time."""
-    wave = rollout.plan.wave
+    wave = rollout.plan.wave + 1  # people count from 1, as on the pages and in the console
     if len(ok) < max(spec.min_devices, 1):
         return Wait(f"{len(ok)} boxes of wave {wave} committed, {max(spec.min_devices, 1)} needed")
     slow = [standing.edge for standing in ok if standing.parts < spec.min_parts]

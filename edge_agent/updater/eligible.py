@@ -53,7 +53,8 @@ def judge(channel: ChannelManifest, *, box: Box, slots: Slots, now: datetime) ->
         return Refuse(rejected.reason, f"rejected here before, as release {rejected.release}: {rejected.detail}"[:256])
     plan = channel.plan
     if not plan.includes(box.edge):
-        return Wait(f"plan is {plan.state}; wave {plan.wave} is open, this box is in wave {plan.wave_of(box.edge)}")
+        mine = plan.wave_of(box.edge)
+        return Wait(f"plan is {plan.state}; wave {plan.wave + 1} is open, this box is in wave {mine + 1}")
     if plan.not_before is not None and now < plan.not_before:
         return Wait(f"not before {plan.not_before:%Y-%m-%d %H:%M %Z}")
     lacking = _lacking(channel.requires, box)

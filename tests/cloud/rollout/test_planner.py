@@ -61,11 +61,11 @@ def state_of(reports: list[Report], rollout: Rollout = ROLLOUT) -> str:
 
 
 def test_nothing_reported_waits_for_the_canary() -> None:
-    assert act(ROLLOUT, []) == Wait("1 boxes of wave 0 have not committed yet")
+    assert act(ROLLOUT, []) == Wait("1 boxes of wave 1 have not committed yet")
 
 
 def test_the_canary_bakes_and_inspects_before_the_next_wave() -> None:
-    assert act(ROLLOUT, [said(CANARY)]) == Wait("wave 0 bakes for another 60 s")
+    assert act(ROLLOUT, [said(CANARY)]) == Wait("wave 1 bakes for another 60 s")
     assert isinstance(act(ROLLOUT, [said(CANARY)], now=NOW + 60_000_000), OpenWave)
     few = act(ROLLOUT, [said(CANARY, parts=3)], now=NOW + 60_000_000)
     assert few == Wait("box-0 has inspected fewer than 10 parts with it")

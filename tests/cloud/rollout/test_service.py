@@ -326,7 +326,7 @@ def test_bake_and_named_canaries(site: Site) -> None:
     site.commit("edge-2", parts=12)
     site.clock.forward(59)
     site.rollout.advance()
-    assert site.rollout.status(LINE, number).waiting_for == "wave 0 bakes for another 1 s"
+    assert site.rollout.status(LINE, number).waiting_for == "wave 1 bakes for another 1 s"
     site.clock.forward(1)
     site.rollout.advance()
     assert site.rollout.status(LINE, number).wave == 1

@@ -7,7 +7,7 @@ import pytest
 from edge_agent.updater.eligible import Box, Refuse, Take, Wait, in_window, judge
 from edge_agent.updater.slots import Slots
 from models.contracts.control import ReportReason
-from models.contracts.release_manifest import Requires, Window
+from models.contracts.release_manifest import Requires, Wave, Window
 from tests.edge_agent.updater.box import channel, plan
 from tests.models.runtime.tiny import tiny_release
 
@@ -41,6 +41,12 @@ def test_before_its_time_it_waits() -> None:
     later = MONDAY + timedelta(hours=1)
     assert isinstance(verdict(not_before=later), Wait)
     assert verdict(not_before=later, now=later) == Take()
+
+
+def test_waves_are_told_from_1_as_the_cloud_tells_them() -> None:
+    first, everyone = Wave(percent=0.0, min_devices=1), Wave(percent=100.0)
+    found = verdict(canaries=["edge-2"], waves=[first, everyone])
+    assert found == Wait("plan is running; wave 1 is open, this box is in wave 2")
 
 
 def night(start: int, minutes: int, tz: str = "Asia/Shanghai") -> Window:
