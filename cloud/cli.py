@@ -7,9 +7,7 @@ configuration, 3 not found, 4 conflict.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from models.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from cloud.bootstrap import Services
@@ -94,13 +94,6 @@ def _say(document: Any, text: str, *, as_json: bool) -> None:
     print(json.dumps(document, ensure_ascii=False, sort_keys=True) if as_json else text)
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
 @app.command()
 def run(
     config: Config,
@@ -114,7 +107,7 @@ def run(
 
     logs.configure(role="cloud")
     settings = _settings(config, web={"host": host, "port": port})
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with _faults(), listen(settings.web.host, settings.web.port) as listener:
         cloud = Cloud(build(settings))
         cloud.start()
@@ -133,7 +126,7 @@ def worker(config: Config, kind: Annotated[WorkerKind, typer.Option(help="What i
 
     logs.configure(role=f"{kind}-worker")
     settings = _settings(config)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with _faults():
         services = bootstrap.build(settings)
         make = bootstrap.train_worker if kind is WorkerKind.TRAIN else bootstrap.gate_worker

@@ -6,15 +6,14 @@ Exit codes: 0 fine, 1 something is wrong, 2 configuration or command cannot be u
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from edge_agent.settings import AgentSettings, BadSettings, load
+from models.stopping import stop_on_signals
 
 USAGE, UNREACHABLE = 2, 8
 
@@ -57,9 +56,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from edge_agent.spool.index import IndexFault
 
     logs.configure(edge=settings.agent.edge, line=settings.agent.line)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     try:
         agent = Agent(settings)
     except (BadSettings, BadIdentity, SpoolBusy) as fault:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from models.stopping import stop_on_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,13 +15,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 USAGE = 2
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _fail(text: str, code: int = 1) -> typer.Exit:
@@ -68,7 +61,7 @@ def reviewer(
     api = HttpReview(url, token=token)
     loop = ReviewLoop(api, one, line)
     try:
-        loop.run(_stop_on_signals())
+        loop.run(stop_on_signals())
     except ReviewRefused as fault:
         raise _fail(str(fault)) from fault
     finally:
@@ -89,7 +82,7 @@ def camera(
     from simulators.belt import NoImages, run_belt
 
     try:
-        shown = run_belt(images, into, every_s=every_s, count=count, seed=seed, stop=_stop_on_signals())
+        shown = run_belt(images, into, every_s=every_s, count=count, seed=seed, stop=stop_on_signals())
     except NoImages as fault:
         raise _fail(str(fault), USAGE) from fault
     typer.echo(f"{shown} parts shown", err=True)
