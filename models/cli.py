@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from models.contracts.model_manifest import ClassSpec
+    from models.contracts.model_manifest import BaseManifest, ClassSpec
     from models.nn.starting import LabelledImage
     from models.runtime.bundle import Bundle
 
@@ -55,7 +55,7 @@ def train(
     from models.runtime.bundle import is_complete
 
     if not re.fullmatch(LINE_NAME, line):
-        _fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 64", 2)
+        _fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 52", 2)
     try:
         check_preset(preset)
     except ValueError as fault:
@@ -80,6 +80,84 @@ def train(
     (out / "report.md").write_text(report, encoding="utf-8")
     document = {"schema": 1, "line": line, "out": str(out), "metrics": made.report}
     print(json.dumps(document, sort_keys=True) if as_json else report)
+
+
+@app.command()
+def build(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the base; must not exist.")],
+    preset: Annotated[str, typer.Option(help="Size of the model.")] = "1.7b",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Published DeepSeek-VL directory; random weights without it.")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="UTF-8 text with <image> where the picture goes.")] = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(help="Image tokens per frame; the preset's when left out.")
+    ] = None,
+    family: Annotated[str, typer.Option(help="The base's name; the preset's when left out.")] = "",
+    version: Annotated[int, typer.Option(min=1, help="Grows with every base of the family.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build a base: fold the prompt, export both graphs, quantize, compare with torch. No line and no training yet."""
+    from models.nn.build import Source
+    from models.nn.build import build as made_of
+    from models.nn.config import preset as named
+    from models.nn.config import with_image_tokens
+    from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
+    from models.nn.published import BadPublished
+
+    if out.exists():
+        _fail(f"{out} exists already: choose another --out", 2)
+    name = family or preset.replace(".", "-")
+    if not re.fullmatch(LINE_NAME, name):
+        _fail(f"--family {name!r}: write lower-case letters, digits and hyphens, at most 52", 2)
+    if prompt is not None and checkpoint is None:
+        _fail("--prompt needs --checkpoint: random weights have no tokens", 2)
+    try:
+        config = named(preset)
+        config = config if image_tokens is None else with_image_tokens(config, image_tokens)
+        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
+        source = None if checkpoint is None else Source(checkpoint, text)
+        made = made_of(
+            config, source=source, family=name, version=version, seed=seed, now=datetime.now(UTC),
+            say=_say,
+        )  # fmt: skip
+        _keep_base(out, made, tokenizer=None if checkpoint is None else checkpoint / "tokenizer.json")
+    except (BadPublished, BadPrompt) as fault:
+        _fail(f"{fault}; nothing was written")
+    except OSError as fault:
+        _fail(f"{fault.filename or out}: {fault.strerror or fault}")
+    except ValueError as fault:
+        _fail(str(fault), 2)
+    document = {"schema": 1, "out": str(out), "base": made.base.manifest.digest(), **made.report}
+    text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
+    print(json.dumps(document, sort_keys=True) if as_json else text)
+
+
+def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
+    """Everything into a folder beside `out`, which takes its name when it is whole."""
+    import shutil
+    import tempfile
+
+    from models.nn.build import PRECISION
+    from models.nn.checkpoint import write_checkpoint
+    from models.runtime.bundle import CHECKPOINT, write_base
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        made.base.write(part / "files")
+        write_checkpoint(made.model, part / CHECKPOINT, dtype=PRECISION)
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, part / tokenizer.name)
+        (part / "build.json").write_text(json.dumps(made.report, sort_keys=True), encoding="utf-8")
+        write_base(part, made.base.manifest)
+        part.chmod(0o755)
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
 
 
 def _write(out: Path, made: Any, *, gate: list[LabelledImage], memory: list[LabelledImage]) -> None:
@@ -221,27 +299,57 @@ def _open(folder: Path) -> Bundle:
         _fail(f"{folder} is a file: {wanted}")
     if not is_complete(folder):
         _fail(f"{folder} holds no finished model: {wanted}")
+    if _is_base(folder):
+        _fail(f"{folder} holds a base without a release: {wanted}")
     try:
         return read_starting(folder)
     except BadBundle as fault:
         _fail(str(fault))
 
 
-@app.command()
-def show(folder: Annotated[Path, typer.Argument(help="A folder made by train.")], as_json: AsJson = False) -> None:
-    """What a trained model is: sizes, digests, classes, thresholds."""
-    bundle = _open(folder)
-    base, adapter = bundle.base, bundle.adapter
-    document = {
-        "schema": 1,
-        "base": {"family": base.family, "version": base.version, "sha256": base.digest(), "preset": base.preset,
-                 "parameters": base.parameters, "pretrained": base.pretrained, "quantization": base.quantization,
-                 "bytes": sum(file.length for file in base.files)},
-        "release": {"line": adapter.line, "release": adapter.release, "sha256": adapter.digest(),
-                    "classes": [c.name for c in adapter.head.classes],
-                    "thresholds": adapter.thresholds.model_dump(mode="json"),
-                    "bytes": sum(blob.length for blob in adapter.blobs())},
+def _is_base(folder: Path) -> bool:
+    """Whether `build` made it: a base without a release."""
+    from models.runtime.bundle import is_complete
+
+    return is_complete(folder) and not (folder / "adapter.json").exists()
+
+
+def _read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
+    from models.runtime.bundle import BadBundle, read_base
+
+    try:
+        return read_base(folder)
+    except BadBundle as fault:
+        _fail(str(fault))
+
+
+def _base_facts(base: BaseManifest) -> dict[str, Any]:
+    return {
+        "family": base.family, "version": base.version, "sha256": base.digest(), "preset": base.preset,
+        "parameters": base.parameters, "pretrained": base.pretrained, "licence": base.licence,
+        "image_tokens": base.grid[0] * base.grid[1], "quantization": base.quantization,
+        "bytes": sum(file.length for file in base.files),
     }  # fmt: skip
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A folder made by train or build.")], as_json: AsJson = False
+) -> None:
+    """What a model is: sizes, digests, classes, thresholds; of a base that has no line yet, the base."""
+    document: dict[str, Any] = {"schema": 1}
+    if _is_base(folder):
+        document["base"] = _base_facts(_read_base(folder)[0])
+    else:
+        bundle = _open(folder)
+        adapter = bundle.adapter
+        document["base"] = _base_facts(bundle.base)
+        document["release"] = {
+            "line": adapter.line, "release": adapter.release, "sha256": adapter.digest(),
+            "classes": [c.name for c in adapter.head.classes],
+            "thresholds": adapter.thresholds.model_dump(mode="json"),
+            "bytes": sum(blob.length for blob in adapter.blobs()),
+        }  # fmt: skip
     if as_json:
         print(json.dumps(document, sort_keys=True))
         return

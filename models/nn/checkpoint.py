@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save, save_file
 
 from models.contracts.base import sha256_hex
 from models.nn.config import EdgeConfig
@@ -33,6 +33,19 @@ def save_checkpoint(model: DeepSeekEdge) -> bytes:
     return save(state, metadata={"format": FORMAT, "config": json.dumps(model.config.to_dict(), sort_keys=True)})
 
 
+def write_checkpoint(model: DeepSeekEdge, path: Path, *, dtype: torch.dtype) -> None:
+    """The same file, straight to disk, with parameters as `dtype`; lossless when they are multiples of its steps.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    state = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(state, path, metadata={"format": FORMAT, "config": json.dumps(model.config.to_dict(), sort_keys=True)})
+
+
 def load_checkpoint(path: Path) -> DeepSeekEdge:
     """The inverse of `save_checkpoint`; the model is in evaluation mode.
 
@@ -46,7 +59,7 @@ def load_checkpoint(path: Path) -> DeepSeekEdge:
         if metadata.get("format") != FORMAT:
             raise BadCheckpoint(f"{path.name} is not an {FORMAT} file")
         model = DeepSeekEdge(EdgeConfig.from_dict(json.loads(metadata["config"])))
-        state = load(path.read_bytes())
+        state = load_file(path)
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as fault:
         raise BadCheckpoint(f"{path.name}: {fault}") from fault
     _load_exactly(model, state, path.name)

@@ -16,7 +16,8 @@ TowerKind = Literal["siglip", "efficientnet_lite"]
 class TowerConfig:
     """`width` channels per token on a `grid` x `grid` grid from `image` x `image` pixels.
 
-    For siglip: `depth` layers of `heads` heads, feed-forward `ffn`, square patches of `patch` pixels.
+    For siglip: `depth` layers of `heads` heads, feed-forward `ffn`, square patches of `patch` pixels; a `grid` coarser
+    than the patches is their average over squares (`pool`).
     For efficientnet_lite: the first `depth` of the 16 MBConv blocks of Lite0.
     """
 
@@ -33,6 +34,11 @@ class TowerConfig:
     def tokens(self) -> int:
         """Image tokens per frame."""
         return self.grid * self.grid
+
+    @property
+    def pool(self) -> int:
+        """Patches per token along one side; 1 where every patch is a token."""
+        return self.image // self.patch // self.grid if self.kind == "siglip" else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,23 @@ def preset(name: str) -> EdgeConfig:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def with_image_tokens(config: EdgeConfig, tokens: int) -> EdgeConfig:
+    """The same preset with fewer image tokens per frame, averaged over squares of patches.
+
+    Raises:
+        ValueError: naming the numbers this tower can give.
+    """
+    tower = config.tower
+    if tower.kind != "siglip":
+        possible = {tower.tokens: tower.grid}
+    else:
+        patches = tower.image // tower.patch
+        possible = {(patches // p) ** 2: patches // p for p in (1, 2, 3, 4) if patches % p == 0}
+    if tokens not in possible:
+        raise ValueError(f"preset {config.name} gives {', '.join(map(str, possible))} image tokens, not {tokens}")
+    return replace(config, tower=replace(tower, grid=possible[tokens]))
 
 
 def tiny(name: str, *, image: int = 32) -> EdgeConfig:

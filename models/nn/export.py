@@ -161,7 +161,17 @@ def _siglip(graph: GraphBuilder, tower: SiglipTower, pixels: str) -> str:
         hidden = linear(graph.quantize(norm(x, f"{at}.norm2", layer.layer_norm2)), f"{at}.fc1", layer.mlp.fc1)
         hidden = graph.op("Gelu", hidden, approximate=gelu)
         x = graph.op("Add", x, linear(graph.quantize(hidden), f"{at}.fc2", layer.mlp.fc2))
-    return norm(x, "post_norm", vision.post_layernorm)
+    return _pooled(graph, norm(x, "post_norm", vision.post_layernorm), tower)
+
+
+def _pooled(graph: GraphBuilder, patches: str, tower: SiglipTower) -> str:
+    """The average over squares of patches, as `SiglipTower.forward` takes it."""
+    if tower.pool == 1:
+        return patches
+    grid, pool, width = tower.grid, tower.pool, tower.width
+    squares = graph.op("Reshape", patches, graph.integers(0, grid, pool, grid, pool, width))
+    means = graph.op("ReduceMean", squares, graph.integers(2, 4), keepdims=0)
+    return graph.op("Reshape", means, graph.integers(0, -1, width))
 
 
 class _TrunkGraph:

@@ -22,7 +22,9 @@ step in bfloat16 for 32 frames of 49 tokens)."""
 
 
 class SiglipTower(nn.Module):
-    """SigLIP without its pooling head: pixels [B, 3, H, W] to tokens [B, N, C]."""
+    """SigLIP without its pooling head: pixels [B, 3, H, W] to tokens [B, N, C], averaged over squares of patches where
+    the preset asks for fewer tokens.
+    """
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
@@ -33,10 +35,14 @@ class SiglipTower(nn.Module):
                 hidden_act="gelu", vision_use_head=False,
             )
         )  # fmt: skip
-        self.width = config.width
+        self.width, self.grid, self.pool = config.width, config.grid, config.pool
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.model(pixels).last_hidden_state
+        patches = self.model(pixels).last_hidden_state
+        if self.pool == 1:
+            return patches
+        squares = patches.unflatten(1, (self.grid, self.pool, self.grid, self.pool))
+        return squares.mean(dim=(2, 4)).flatten(1, 2)
 
 
 class Aligner(nn.Module):

@@ -6,10 +6,13 @@ computed here with the exported bytes by `models.runtime`, the code that will ch
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -34,10 +37,11 @@ from models.contracts.model_manifest import (
 )
 from models.nn.config import EdgeConfig
 from models.nn.export import export_tower, export_trunk, lora_shapes
+from models.nn.external import INLINE_BYTES, cuts, serialise
 from models.nn.graph import OPSET
 from models.nn.model import DeepSeekEdge, parameter_count
 from models.runtime.adapter import read_adapter, write_adapter
-from models.runtime.base import Base
+from models.runtime.base import Base, SessionLimits
 from models.runtime.calibrate import Calibration
 from models.runtime.golden import pack_golden
 from models.runtime.heads import load_head, pack_head
@@ -59,16 +63,50 @@ class BuiltBase:
     manifest: BaseManifest
     files: dict[str, bytes]
 
-    def open(self) -> Base:
-        """The base as ONNX Runtime sessions."""
-        tower, trunk = (self.files[self.manifest.file(role).name] for role in ("tower", "trunk"))
-        return Base(self.manifest, tower=tower, trunk=trunk)
+    def write(self, folder: Path) -> dict[str, Path]:
+        """All files, and where they are now."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {name: folder / name for name in self.files}
+        for name, path in paths.items():
+            path.write_bytes(self.files[name])
+        return paths
+
+    def open(self, *, limits: SessionLimits | None = None) -> Base:
+        """The base as ONNX Runtime sessions, which keep a data file mapped after its folder is gone."""
+        tower, trunk = (self.manifest.file(role).name for role in ("tower", "trunk"))
+        if not any(file.role == "data" for file in self.manifest.files):
+            return Base(self.manifest, tower=self.files[tower], trunk=self.files[trunk], limits=limits)
+        with tempfile.TemporaryDirectory(prefix="edgeloop-base-") as folder:
+            paths = self.write(Path(folder))
+            return Base(self.manifest, tower=str(paths[tower]), trunk=str(paths[trunk]), limits=limits)
 
 
-def _base_file(role: str, name: str, data: bytes) -> BaseFile:
-    parts = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
+def _base_file(role: str, name: str, data: bytes, borders: tuple[int, ...] = ()) -> BaseFile:
+    at = cuts(borders) if borders else [*range(0, len(data), CHUNK_BYTES), len(data)]
+    parts = [memoryview(data)[start:end] for start, end in itertools.pairwise(at)]
     chunks = [Chunk(sha256=sha256_hex(part), length=len(part)) for part in parts]
     return BaseFile(role=role, name=name, sha256=sha256_hex(data), length=len(data), chunks=chunks)
+
+
+def _files(model: DeepSeekEdge, golden: Sequence[Pixels], inline_bytes: int) -> dict[str, tuple[BaseFile, bytes]]:
+    """Every file of the base with its description."""
+    found: dict[str, tuple[BaseFile, bytes]] = {}
+
+    def add(role: str, name: str, data: bytes, borders: tuple[int, ...] = ()) -> None:
+        found[name] = (_base_file(role, name, data, borders), data)
+
+    for role, made in (("tower", export_tower(model)), ("trunk", export_trunk(model.trunk, model.config))):
+        graph = serialise(made, data_name=f"{role}.data", inline_bytes=inline_bytes)
+        add(role, f"{role}.onnx", graph.onnx)
+        if graph.data is not None:
+            add("data", f"{role}.data", graph.data, graph.borders)
+    add("golden", "golden.safetensors", pack_golden(list(golden)))
+    return found
+
+
+def _quantization(config: EdgeConfig) -> str:
+    tower = "float32" if config.tower.kind == "efficientnet_lite" else "W8A8"
+    return f"linears W8A8, int8 weights per channel, uint8 activations per token; tower: {tower}; the rest float32"
 
 
 def preprocessing_of(config: EdgeConfig) -> Preprocessing:
@@ -87,18 +125,16 @@ def build_base(
     licence: str,
     created_at: datetime,
     training: dict[str, float | str] | None = None,
+    inline_bytes: int = INLINE_BYTES,
 ) -> BuiltBase:
     """Export, quantize and describe a base.
 
     Args:
         golden: frames of one size that every box runs before it activates a release.
+        inline_bytes: a graph above it keeps its weights in a data file beside it.
     """
     config = model.config
-    files = {
-        "tower.onnx": ("tower", export_tower(model).SerializeToString()),
-        "trunk.onnx": ("trunk", export_trunk(model.trunk, config).SerializeToString()),
-        "golden.safetensors": ("golden", pack_golden(list(golden))),
-    }
+    files = _files(model, golden, inline_bytes)
     manifest = BaseManifest(
         family=family,
         version=version,
@@ -108,9 +144,9 @@ def build_base(
         embedding=config.trunk.width,
         grid=(config.tower.grid, config.tower.grid),
         token_width=config.tower.width,
-        files=[_base_file(role, name, data) for name, (role, data) in files.items()],
+        files=[described for described, _ in files.values()],
         lora=[TensorSpec(name=name, shape=list(shape)) for name, shape in lora_shapes(config).items()],
-        quantization="trunk: W8A8, int8 weights per channel, uint8 activations per token; convolution tower: float32",
+        quantization=_quantization(config),
         opset=OPSET,
         parameters=parameter_count(model),
         pretrained=pretrained,

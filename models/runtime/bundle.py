@@ -2,12 +2,14 @@
 
     base.json  files/<name>  checkpoint.safetensors  adapter.json  metrics.json  blobs/<sha256>  complete
 
-A joint reference has no base of its own: its folder holds an adapter release only. ``complete`` is written last, so a
-folder without it is an interrupted run and counts as absent.
+A joint reference has no base of its own: its folder holds an adapter release only. A base that was built but belongs to
+no line yet has no release. ``complete`` is written last, so a folder without it is an interrupted run and counts as
+absent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from typing import Any
 
 from models.contracts.base import Malformed, decode, sha256_hex
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
-from models.runtime.base import Base
+from models.runtime.base import Base, SessionLimits
 from models.runtime.inspector import LineModel, load_model
 
 COMPLETE = "complete"
@@ -41,8 +43,7 @@ class Bundle:
 
     def open_base(self) -> Base:
         """The base's graphs in ONNX Runtime."""
-        tower, trunk = (str(self.files[self.base.file(role).name]) for role in ("tower", "trunk"))
-        return Base(self.base, tower=tower, trunk=trunk)
+        return open_base(self.base, self.files)
 
     def model(self, *, release: int = 1) -> LineModel:
         """The release, loaded as a box would load it."""
@@ -53,6 +54,36 @@ class Bundle:
 
 def is_complete(folder: Path) -> bool:
     return (folder / COMPLETE).is_file()
+
+
+def write_base(folder: Path, base: BaseManifest) -> None:
+    """Describe a base whose files and checkpoint are in the folder already, and mark it complete."""
+    (folder / "base.json").write_bytes(base.encode())
+    (folder / COMPLETE).touch()
+
+
+def read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
+    """A base and its files, every byte checked.
+
+    Raises:
+        BadBundle: something is missing or damaged; remove the folder and make it again.
+    """
+    try:
+        base = decode(BaseManifest, (folder / "base.json").read_bytes())
+        files = {file.name: folder / "files" / file.name for file in base.files}
+        for file in base.files:
+            _check(files[file.name], file.sha256, folder)
+    except BadBundle:
+        raise
+    except (OSError, ValueError) as fault:
+        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+    return base, files
+
+
+def open_base(base: BaseManifest, files: Mapping[str, Path], *, limits: SessionLimits | None = None) -> Base:
+    """The base's graphs in ONNX Runtime; data files are found beside their graphs."""
+    tower, trunk = (str(files[base.file(role).name]) for role in ("tower", "trunk"))
+    return Base(base, tower=tower, trunk=trunk, limits=limits)
 
 
 def write_starting(folder: Path, bundle: Bundle) -> None:
@@ -82,19 +113,21 @@ def read_starting(folder: Path) -> Bundle:
     Raises:
         BadBundle: something is missing or damaged; remove the folder and train again.
     """
+    base, files = read_base(folder)
     try:
-        base = decode(BaseManifest, (folder / "base.json").read_bytes())
-        files = {file.name: folder / "files" / file.name for file in base.files}
-        for file in base.files:
-            _checked(files[file.name], file.sha256, folder)
         checkpoint = (folder / CHECKPOINT).read_bytes()
         metrics = json.loads((folder / "metrics.json").read_text())
-    except BadBundle:
-        raise
     except (OSError, ValueError) as fault:
         raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
     adapter, blobs = read_adapter(folder)
     return Bundle(base, files, checkpoint, adapter, blobs, metrics)
+
+
+def _check(path: Path, sha256: str, folder: Path) -> None:
+    """A file too large to hold is read in pieces."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise BadBundle(f"{path} is damaged: remove {folder} and run again")
 
 
 def _checked(path: Path, sha256: str, folder: Path) -> bytes:
