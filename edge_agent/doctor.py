@@ -17,6 +17,7 @@ from edge_agent.clock import Clock
 from edge_agent.identity import BadIdentity, Identity
 from edge_agent.settings import AgentSettings
 from models.disk import REAL_FS
+from models.runtime.cpu import read_processor
 
 TIMEOUT_S = 5.0
 EXPIRES_SOON = timedelta(days=14)
@@ -35,6 +36,7 @@ class Finding:
 def examine(settings: AgentSettings) -> list[Finding]:
     """Every check, in the order in which a box fails. Never raises for what it finds."""
     checks: list[tuple[str, Callable[[AgentSettings], str]]] = [
+        ("processor", _processor),
         ("clock", _clock),
         ("identity", _identity),
         ("trust root", _root),
@@ -55,6 +57,13 @@ def _run(what: str, check: Callable[[AgentSettings], str], settings: AgentSettin
         return Finding(what, True, check(settings))
     except (Unfit, BadIdentity, OSError, ValueError) as fault:
         return Finding(what, False, str(fault))
+
+
+def _processor(_settings: AgentSettings) -> str:
+    found = read_processor()
+    if found.int8 == "saturates":
+        raise Unfit(f"{found.name}: {found.advice}")
+    return f"{found.name}, {found.cores} cores: {found.advice}"
 
 
 def _clock(_settings: AgentSettings) -> str:

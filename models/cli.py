@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from models.base_cli import build, doctor
+from models.terminal import NAME, AsJson, fail, say
 
 if TYPE_CHECKING:
     from models.contracts.model_manifest import BaseManifest, ClassSpec
@@ -21,18 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Build, train and check models.", pretty_exceptions_enable=False)
 GOOD_NAMES = "good,ok,normal,free,clean,functional"
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 CANNOT_TRAIN = 4
-LINE_NAME = r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?"
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    print(f"edgeloop models: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -54,14 +45,14 @@ def train(
     from models.nn.starting import CannotTrain, StartingSettings, build_starting, check_preset, split
     from models.runtime.bundle import is_complete
 
-    if not re.fullmatch(LINE_NAME, line):
-        _fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 52", 2)
+    if not re.fullmatch(NAME, line):
+        fail(f"--line {line!r}: write lower-case letters, digits and hyphens, at most 52", 2)
     try:
         check_preset(preset)
     except ValueError as fault:
-        _fail(f"--preset: {fault}", 2)
+        fail(f"--preset: {fault}", 2)
     if is_complete(out):
-        _fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
+        fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
     images = _read_images(data)
     classes = _classes(images, good=_names(good), must_catch=_names(must_catch))
     try:
@@ -69,95 +60,17 @@ def train(
         learn, held = split(images, share=hold_out, seed=seed)
         made = build_starting(
             learn, validation=held, line=line, classes=classes, settings=settings, seed=seed, now=datetime.now(UTC),
-            say=_say,
+            say=say,
         )  # fmt: skip
     except (CannotTrain, BadCheckpoint) as fault:
-        _fail(f"cannot train line {line}: {fault}", CANNOT_TRAIN)
+        fail(f"cannot train line {line}: {fault}", CANNOT_TRAIN)
     except ValueError as fault:
-        _fail(str(fault), 2)
+        fail(str(fault), 2)
     _write(out, made, gate=held, memory=learn)
     report = _report(line, preset, made.report, classes, trained=len(learn))
     (out / "report.md").write_text(report, encoding="utf-8")
     document = {"schema": 1, "line": line, "out": str(out), "metrics": made.report}
     print(json.dumps(document, sort_keys=True) if as_json else report)
-
-
-@app.command()
-def build(
-    *,
-    out: Annotated[Path, typer.Option(help="Folder for the base; must not exist.")],
-    preset: Annotated[str, typer.Option(help="Size of the model.")] = "1.7b",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Published DeepSeek-VL directory; random weights without it.")
-    ] = None,
-    prompt: Annotated[Path | None, typer.Option(help="UTF-8 text with <image> where the picture goes.")] = None,
-    image_tokens: Annotated[
-        int | None, typer.Option(help="Image tokens per frame; the preset's when left out.")
-    ] = None,
-    family: Annotated[str, typer.Option(help="The base's name; the preset's when left out.")] = "",
-    version: Annotated[int, typer.Option(min=1, help="Grows with every base of the family.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Build a base: fold the prompt, export both graphs, quantize, compare with torch. No line and no training yet."""
-    from models.nn.build import Source
-    from models.nn.build import build as made_of
-    from models.nn.config import preset as named
-    from models.nn.config import with_image_tokens
-    from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
-    from models.nn.published import BadPublished
-
-    if out.exists():
-        _fail(f"{out} exists already: choose another --out", 2)
-    name = family or preset.replace(".", "-")
-    if not re.fullmatch(LINE_NAME, name):
-        _fail(f"--family {name!r}: write lower-case letters, digits and hyphens, at most 52", 2)
-    if prompt is not None and checkpoint is None:
-        _fail("--prompt needs --checkpoint: random weights have no tokens", 2)
-    try:
-        config = named(preset)
-        config = config if image_tokens is None else with_image_tokens(config, image_tokens)
-        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
-        source = None if checkpoint is None else Source(checkpoint, text)
-        made = made_of(
-            config, source=source, family=name, version=version, seed=seed, now=datetime.now(UTC),
-            say=_say,
-        )  # fmt: skip
-        _keep_base(out, made, tokenizer=None if checkpoint is None else checkpoint / "tokenizer.json")
-    except (BadPublished, BadPrompt) as fault:
-        _fail(f"{fault}; nothing was written")
-    except OSError as fault:
-        _fail(f"{fault.filename or out}: {fault.strerror or fault}")
-    except ValueError as fault:
-        _fail(str(fault), 2)
-    document = {"schema": 1, "out": str(out), "base": made.base.manifest.digest(), **made.report}
-    text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
-    print(json.dumps(document, sort_keys=True) if as_json else text)
-
-
-def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
-    """Everything into a folder beside `out`, which takes its name when it is whole."""
-    import shutil
-    import tempfile
-
-    from models.nn.build import PRECISION
-    from models.nn.checkpoint import write_checkpoint
-    from models.runtime.bundle import CHECKPOINT, write_base
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        made.base.write(part / "files")
-        write_checkpoint(made.model, part / CHECKPOINT, dtype=PRECISION)
-        if tokenizer is not None:
-            shutil.copyfile(tokenizer, part / tokenizer.name)
-        (part / "build.json").write_text(json.dumps(made.report, sort_keys=True), encoding="utf-8")
-        write_base(part, made.base.manifest)
-        part.chmod(0o755)
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
 
 
 def _write(out: Path, made: Any, *, gate: list[LabelledImage], memory: list[LabelledImage]) -> None:
@@ -210,7 +123,7 @@ def _read_images(folder: Path) -> list[LabelledImage]:
     from models.nn.starting import LabelledImage
 
     if not folder.is_dir():
-        _fail(f"{folder} is no folder: give one with a folder of images per class", 2)
+        fail(f"{folder} is no folder: give one with a folder of images per class", 2)
     table = folder / "labels.csv"
     try:
         if not table.is_file():
@@ -220,11 +133,11 @@ def _read_images(folder: Path) -> list[LabelledImage]:
             rows = list(csv.DictReader(file))
         return [_row(folder, r) for r in rows]
     except (UnicodeDecodeError, csv.Error) as fault:
-        _fail(f"{table} is no table in UTF-8: {fault}", 2)
+        fail(f"{table} is no table in UTF-8: {fault}", 2)
     except KeyError as missing:
-        _fail(f"{table} needs the columns file and label; {missing} is not there", 2)
+        fail(f"{table} needs the columns file and label; {missing} is not there", 2)
     except OSError as fault:
-        _fail(f"{table}: {fault.strerror or fault}", 2)
+        fail(f"{table}: {fault.strerror or fault}", 2)
 
 
 def _row(folder: Path, row: dict[str, str | None]) -> LabelledImage:
@@ -233,7 +146,7 @@ def _row(folder: Path, row: dict[str, str | None]) -> LabelledImage:
 
     name, label = row["file"], row["label"]
     if not name or not label:
-        _fail(f"{folder / 'labels.csv'}: a row lacks its file or its label: {name or label or 'both are empty'}", 2)
+        fail(f"{folder / 'labels.csv'}: a row lacks its file or its label: {name or label or 'both are empty'}", 2)
     path = folder / name
     return LabelledImage(_bytes(path), label, row.get("domain") or None, row.get("group") or None, str(path))
 
@@ -242,7 +155,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as fault:
-        _fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
+        fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
 
 
 def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str]) -> list[ClassSpec]:
@@ -250,15 +163,13 @@ def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str
 
     names = sorted({image.label for image in images})
     if not names:
-        _fail(
-            "the folder has no images: make one folder per class and put PNG, JPEG or BMP files into it", CANNOT_TRAIN
-        )
+        fail("the folder has no images: make one folder per class and put PNG, JPEG or BMP files into it", CANNOT_TRAIN)
     defects = [name for name in names if name not in good]
     if len(defects) == len(names) or not defects:
         missing = "good" if defects else "defect"
-        _fail(f"the classes {', '.join(names)} hold no {missing} class: name the good ones with --good", CANNOT_TRAIN)
+        fail(f"the classes {', '.join(names)} hold no {missing} class: name the good ones with --good", CANNOT_TRAIN)
     if unknown := sorted(must_catch - set(defects)):
-        _fail(f"--must-catch {unknown[0]}: there is no such defect class; there are: {', '.join(defects)}", 2)
+        fail(f"--must-catch {unknown[0]}: there is no such defect class; there are: {', '.join(defects)}", 2)
     ordered = [name for name in names if name in good] + defects
     return [ClassSpec(name=n, defect=n in defects, must_catch=n in must_catch) for n in ordered]
 
@@ -294,17 +205,17 @@ def _open(folder: Path) -> Bundle:
 
     wanted = "give a folder that edgeloop models train made (its --out)"
     if not folder.exists():
-        _fail(f"{folder} does not exist: {wanted}")
+        fail(f"{folder} does not exist: {wanted}")
     if not folder.is_dir():
-        _fail(f"{folder} is a file: {wanted}")
+        fail(f"{folder} is a file: {wanted}")
     if not is_complete(folder):
-        _fail(f"{folder} holds no finished model: {wanted}")
+        fail(f"{folder} holds no finished model: {wanted}")
     if _is_base(folder):
-        _fail(f"{folder} holds a base without a release: {wanted}")
+        fail(f"{folder} holds a base without a release: {wanted}")
     try:
         return read_starting(folder)
     except BadBundle as fault:
-        _fail(str(fault))
+        fail(str(fault))
 
 
 def _is_base(folder: Path) -> bool:
@@ -320,7 +231,7 @@ def _read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
     try:
         return read_base(folder)
     except BadBundle as fault:
-        _fail(str(fault))
+        fail(str(fault))
 
 
 def _base_facts(base: BaseManifest) -> dict[str, Any]:
@@ -383,17 +294,21 @@ def parity(
     model = bundle.model()
     images = _read_images(data)[:frames]
     if not images:
-        _fail(f"{data} has no images", 2)
+        fail(f"{data} has no images", 2)
     try:
         trained = load_checkpoint(folder / CHECKPOINT)
         tokens = np.stack([frame_tokens(model.base, p, flips=False)[0] for p in decoded(images)])
     except BadCheckpoint as fault:
-        _fail(f"{folder}: {fault}: train it again")
+        fail(f"{folder}: {fault}: train it again")
     except CannotTrain as fault:
-        _fail(str(fault), 2)
+        fail(str(fault), 2)
     found = compare(model.base, trained, model.head, tokens, lora=None, feeds=model.lora)
     ok = found.max_probability <= tolerance
     document = {"schema": 1, "ok": ok, "tolerance": tolerance, **asdict(found)}
     text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
     print(json.dumps(document, sort_keys=True) if as_json else text)
     raise typer.Exit(0 if ok else 1)
+
+
+app.command()(build)
+app.command()(doctor)

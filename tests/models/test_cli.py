@@ -225,3 +225,14 @@ def test_a_model_is_trained_reported_and_can_be_published(tmp_path: Path) -> Non
 def _digests(root: Path) -> set[str]:
     with (root / "labels.csv").open(encoding="utf-8", newline="") as file:
         return {sha256_hex((root / row["file"]).read_bytes()) for row in csv.DictReader(file)}
+
+
+def test_doctor_says_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from models.runtime import cpu
+
+    for level, code in (("exact", 0), ("saturates", 1), ("unknown", 0)):
+        found = cpu.Processor(name="a CPU", machine="x86_64", cores=2, kernels=("some kernel",), int8=level)  # type: ignore[arg-type]
+        monkeypatch.setattr(cpu, "read_processor", lambda found=found: found)
+        done = CliRunner().invoke(app, ["doctor", "--json"])
+        assert done.exit_code == code
+        assert json.loads(done.stdout)["advice"] == found.advice

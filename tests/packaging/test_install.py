@@ -128,7 +128,7 @@ def test_the_edge_extra_is_small_has_no_torch_and_starts_an_agent(
     assert shown["agent"]["edge"] == "edge-1"
     findings = json.loads(made.call("edgeloop", "agent", "doctor", "--config", config, "--json", code=1))
     bad = {finding["what"] for finding in findings if not finding["ok"]}
-    assert bad <= {"broker", "repository", "disk", "clock"}
+    assert bad <= {"broker", "repository", "disk", "clock", "processor"}
     with made.running("agent", "run", "--config", config):
         wait_for(made.folder / "state" / "slots.json")
     missing = made.call("edgeloop", "cloud", "doctor", "--config", "cloud.toml", code=1)

@@ -1,0 +1,106 @@
+"""`edgeloop models build` and `doctor`: bases that no line has trained yet, and the processor they would run on."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.terminal import NAME, AsJson, fail, say
+
+
+def build(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the base; must not exist.")],
+    preset: Annotated[str, typer.Option(help="Size of the model.")] = "1.7b",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Published DeepSeek-VL directory; random weights without it.")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="UTF-8 text with <image> where the picture goes.")] = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(help="Image tokens per frame; the preset's when left out.")
+    ] = None,
+    family: Annotated[str, typer.Option(help="The base's name; the preset's when left out.")] = "",
+    version: Annotated[int, typer.Option(min=1, help="Grows with every base of the family.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build a base: fold the prompt, export both graphs, quantize, compare with torch. No line and no training yet."""
+    from models.nn.build import Source
+    from models.nn.build import build as made_of
+    from models.nn.config import preset as named
+    from models.nn.config import with_image_tokens
+    from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
+    from models.nn.published import BadPublished
+
+    if out.exists():
+        fail(f"{out} exists already: choose another --out", 2)
+    name = family or preset.replace(".", "-")
+    if not re.fullmatch(NAME, name):
+        fail(f"--family {name!r}: write lower-case letters, digits and hyphens, at most 52", 2)
+    if prompt is not None and checkpoint is None:
+        fail("--prompt needs --checkpoint: random weights have no tokens", 2)
+    try:
+        config = named(preset)
+        config = config if image_tokens is None else with_image_tokens(config, image_tokens)
+        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
+        source = None if checkpoint is None else Source(checkpoint, text)
+        made = made_of(
+            config, source=source, family=name, version=version, seed=seed, now=datetime.now(UTC),
+            say=say,
+        )  # fmt: skip
+        _keep_base(out, made, tokenizer=None if checkpoint is None else checkpoint / "tokenizer.json")
+    except (BadPublished, BadPrompt) as fault:
+        fail(f"{fault}; nothing was written")
+    except OSError as fault:
+        fail(f"{fault.filename or out}: {fault.strerror or fault}")
+    except ValueError as fault:
+        fail(str(fault), 2)
+    document = {"schema": 1, "out": str(out), "base": made.base.manifest.digest(), **made.report}
+    text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
+    print(json.dumps(document, sort_keys=True) if as_json else text)
+
+
+def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
+    """Everything into a folder beside `out`, which takes its name when it is whole."""
+    import shutil
+    import tempfile
+
+    from models.nn.build import PRECISION
+    from models.nn.checkpoint import write_checkpoint
+    from models.runtime.bundle import CHECKPOINT, write_base
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        made.base.write(part / "files")
+        write_checkpoint(made.model, part / CHECKPOINT, dtype=PRECISION)
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, part / tokenizer.name)
+        (part / "build.json").write_text(json.dumps(made.report, sort_keys=True), encoding="utf-8")
+        write_base(part, made.base.manifest)
+        part.chmod(0o755)
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Which int8 kernels this processor has, and whether W8A8 bases are exact on it; exit 1 if they are not."""
+    from dataclasses import asdict
+
+    from models.runtime.cpu import read_processor
+
+    found = read_processor()
+    if as_json:
+        print(json.dumps({"schema": 1, "ok": found.int8 != "saturates", "advice": found.advice, **asdict(found)}))
+    else:
+        print(f"{found.name} ({found.machine}), {found.cores} cores")
+        print(f"int8 kernels: {', '.join(found.kernels) or 'none known'}")
+        print(found.advice)
+    raise typer.Exit(1 if found.int8 == "saturates" else 0)
