@@ -1,4 +1,4 @@
-"""`edgeloop models build` and `doctor`: bases that no line has trained yet, and the processor they would run on."""
+"""`edgeloop models build`, `bench` and `doctor`: bases, how fast they are, and the processor they would run on."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
     import tempfile
 
     from models.nn.build import PRECISION
-    from models.nn.checkpoint import write_checkpoint
+    from models.nn.checkpoint import LANGUAGE_HEAD, write_checkpoint, write_language_head
     from models.runtime.bundle import CHECKPOINT, write_base
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,8 @@ def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
     try:
         made.base.write(part / "files")
         write_checkpoint(made.model, part / CHECKPOINT, dtype=PRECISION)
+        if made.head is not None:
+            write_language_head(made.head, part / LANGUAGE_HEAD, dtype=PRECISION)
         if tokenizer is not None:
             shutil.copyfile(tokenizer, part / tokenizer.name)
         (part / "build.json").write_text(json.dumps(made.report, sort_keys=True), encoding="utf-8")
@@ -88,6 +90,43 @@ def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
     except BaseException:
         shutil.rmtree(part)
         raise
+
+
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A folder made by build or train.")],
+    *,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "",
+    batch: Annotated[str, typer.Option(help="Frames at once, separated by commas.")] = "1",
+    calls: Annotated[int, typer.Option(min=1, help="Timed calls of each measurement.")] = 10,
+    swaps: Annotated[int, typer.Option(min=0, help="Adapters exchanged under load; 0 leaves it out.")] = 1000,
+    layers: Annotated[int, typer.Option(min=0, help="Trunk layers that peers run; 0 leaves peers out.")] = 6,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a base on this machine, beside other runtimes and quantizers in the same run."""
+    from models.nn.bench.run import Wish, run_bench
+    from models.nn.bench.table import text
+    from models.nn.checkpoint import BadCheckpoint
+    from models.runtime.bundle import BadBundle, is_complete
+
+    if not is_complete(folder):
+        fail(f"{folder} holds no finished model: give a folder that edgeloop models build or train made", 2)
+    cores = _numbers(threads, "--threads")
+    wish = Wish(threads=cores, batches=_numbers(batch, "--batch"), calls=calls, swaps=swaps, layers=layers)
+    try:
+        found = run_bench(folder, wish, say=say)
+    except (BadBundle, BadCheckpoint, RuntimeError) as fault:
+        fail(str(fault))
+    print(json.dumps(found.document(), sort_keys=True) if as_json else text(found))
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = (0,)
+    if any(not 1 <= number <= 1024 for number in found):
+        fail(f"{option} {text!r}: write whole numbers from 1 on, separated by commas", 2)
+    return found
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models.base_cli import build, doctor
+from models.base_cli import bench, build, doctor
 from models.terminal import NAME, AsJson, fail, say
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the model; must not hold one already.")],
     good: Annotated[str, typer.Option(help="Classes that are good; every other folder is a defect.")] = GOOD_NAMES,
     must_catch: Annotated[str, typer.Option(help="Defect classes that no update may newly miss.")] = "",
-    preset: Annotated[str, typer.Option(help="Size of the model.")] = "nano",
+    preset: Annotated[str, typer.Option(help="Size of a base that is trained here.")] = "nano",
+    base: Annotated[Path | None, typer.Option(help="Use this base from build as it is; only a head is fitted.")] = None,
+    also: Annotated[str, typer.Option(help="Defect classes without images yet, by their words; needs --base.")] = "",
     hold_out: Annotated[float, typer.Option(min=0.1, max=0.5, help="Share kept for calibration.")] = 0.25,
     flips: Annotated[bool, typer.Option(help="Mirrored parts are as valid; --no-flips where they are not.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -42,7 +44,8 @@ def train(
 ) -> None:
     """Train a line's first model: a frozen base and adapter release 1, with a report; or say what is missing."""
     from models.nn.checkpoint import BadCheckpoint
-    from models.nn.starting import CannotTrain, StartingSettings, build_starting, check_preset, split
+    from models.nn.prompt import BadPrompt
+    from models.nn.starting import CannotTrain, StartingSettings, check_preset, split
     from models.runtime.bundle import is_complete
 
     if not re.fullmatch(NAME, line):
@@ -51,42 +54,74 @@ def train(
         check_preset(preset)
     except ValueError as fault:
         fail(f"--preset: {fault}", 2)
+    if also and base is None:
+        fail("--also needs --base: only a base with a tokenizer knows words", 2)
     if is_complete(out):
         fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
     images = _read_images(data)
-    classes = _classes(images, good=_names(good), must_catch=_names(must_catch))
+    classes = _classes(images, good=_names(good), must_catch=_names(must_catch), also=_names(also))
     try:
         settings = StartingSettings(preset=preset, family=f"{line}-{preset}", flips=flips)
         learn, held = split(images, share=hold_out, seed=seed)
-        made = build_starting(
-            learn, validation=held, line=line, classes=classes, settings=settings, seed=seed, now=datetime.now(UTC),
-            say=say,
-        )  # fmt: skip
-    except (CannotTrain, BadCheckpoint) as fault:
+        task = {"validation": held, "line": line, "classes": classes, "settings": settings, "seed": seed,
+                "now": datetime.now(UTC), "say": say}  # fmt: skip
+        bundle = _trained(out, learn, task) if base is None else _fitted(base, learn, task)
+    except (CannotTrain, BadCheckpoint, BadPrompt) as fault:
         fail(f"cannot train line {line}: {fault}", CANNOT_TRAIN)
     except ValueError as fault:
         fail(str(fault), 2)
-    _write(out, made, gate=held, memory=learn)
-    report = _report(line, preset, made.report, classes, trained=len(learn))
+    _write(out, bundle, gate=held, memory=learn)
+    shown = [c for c in classes if f"recall_{c.name}" in bundle.metrics]
+    report = _report(line, bundle.base.preset, dict(bundle.metrics), shown, trained=len(learn))
     (out / "report.md").write_text(report, encoding="utf-8")
-    document = {"schema": 1, "line": line, "out": str(out), "metrics": made.report}
+    document = {"schema": 1, "line": line, "out": str(out), "metrics": dict(bundle.metrics)}
     print(json.dumps(document, sort_keys=True) if as_json else report)
 
 
-def _write(out: Path, made: Any, *, gate: list[LabelledImage], memory: list[LabelledImage]) -> None:
-    """The model as a bundle, the held-out images that will judge every later release, and those to be replayed."""
-    from models.runtime.bundle import Bundle, write_starting
+def _trained(out: Path, images: list[LabelledImage], task: dict[str, Any]) -> Bundle:
+    """A base of the line's own."""
+    from models.nn.starting import build_starting
+    from models.runtime.bundle import Bundle
 
-    files = {name: out / "files" / name for name in made.base.files}
-    (out / "files").mkdir(parents=True, exist_ok=True)
-    for name, path in files.items():
-        path.write_bytes(made.base.files[name])
+    made = build_starting(images, **task)
+    files, release = made.base.write(out / "files"), made.release
+    return Bundle(made.base.manifest, files, made.checkpoint, release.manifest, release.blobs, made.report)
+
+
+def _fitted(folder: Path, images: list[LabelledImage], task: dict[str, Any]) -> Bundle:
+    """A release on a base that `build` made."""
+    from models.nn.checkpoint import load_checkpoint
+    from models.nn.first import Ground, first_release
+    from models.runtime.bundle import CHECKPOINT, Bundle, open_base
+    from models.runtime.golden import read_golden
+
+    if not _is_base(folder):
+        fail(f"--base {folder}: give a folder that edgeloop models build made (its --out)", 2)
+    base, files = _read_base(folder)
+    model = load_checkpoint(folder / CHECKPOINT)
+    golden = read_golden(files[base.file("golden").name].read_bytes())
+    words = _words(folder, model, [spec.name for spec in task["classes"]])
+    packed, facts = first_release(Ground(open_base(base, files), model, golden, words), images, **task)
+    return Bundle(base, files, (folder / CHECKPOINT).read_bytes(), packed.manifest, packed.blobs, facts)
+
+
+def _words(folder: Path, model: Any, names: list[str]) -> Any:
+    """First rows of the class head from the base's own language head; None where it came without a tokenizer."""
+    from models.nn.checkpoint import language_head
+    from models.nn.prompt import TOKENIZER, class_rows, read_tokenizer
+
+    if not (folder / TOKENIZER).is_file():
+        return None
+    return class_rows(read_tokenizer(folder), language_head(folder, model), names)
+
+
+def _write(out: Path, bundle: Bundle, *, gate: list[LabelledImage], memory: list[LabelledImage]) -> None:
+    """The model as a bundle, the held-out images that will judge every later release, and those to be replayed."""
+    from models.runtime.bundle import write_starting
+
     _write_images(out / "gate", gate)
     _write_images(out / "memory", memory)
-    release = made.release
-    write_starting(
-        out, Bundle(made.base.manifest, files, made.checkpoint, release.manifest, release.blobs, made.report)
-    )
+    write_starting(out, bundle)
 
 
 def _write_images(folder: Path, images: list[LabelledImage]) -> None:
@@ -158,10 +193,10 @@ def _bytes(path: Path) -> bytes:
         fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
 
 
-def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str]) -> list[ClassSpec]:
+def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str], also: set[str]) -> list[ClassSpec]:
     from models.contracts.model_manifest import ClassSpec
 
-    names = sorted({image.label for image in images})
+    names = sorted({image.label for image in images} | also)
     if not names:
         fail("the folder has no images: make one folder per class and put PNG, JPEG or BMP files into it", CANNOT_TRAIN)
     defects = [name for name in names if name not in good]
@@ -311,4 +346,5 @@ def parity(
 
 
 app.command()(build)
+app.command()(bench)
 app.command()(doctor)

@@ -42,11 +42,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A base and the model it was exported from. `report` says what a person wants to know of it."""
+    """A base and the model it was exported from. `report` says what a person wants to know of it.
+
+    `head` [vocabulary, D] is the language head where it is not the embedding table, which the model has.
+    """
 
     base: BuiltBase
     model: DeepSeekEdge
     report: dict[str, str | float]
+    head: Tensor | None = None
 
 
 def build(
@@ -67,9 +71,10 @@ def build(
         torch.manual_seed(seed)
         model, pretrained, licence = DeepSeekEdge(config).eval(), f"{RANDOM}, seed {seed}", "none: random weights"
         facts: dict[str, str | float] = {}
+        head = None
     else:
         say(f"reading {source.folder}")
-        model, facts = _from_published(config, source)
+        model, head, facts = _from_published(config, source)
         pretrained, licence = f"{source.folder.resolve().name} (published checkpoint)", str(facts["licence"])
     with torch.no_grad():
         for parameter in model.parameters():
@@ -82,11 +87,11 @@ def build(
     )  # fmt: skip
     say("comparing the graphs with torch on the golden frames")
     report = {"pretrained": pretrained, "licence": licence, **facts, **_errors(made, model, golden)}
-    return Built(made, model, report)
+    return Built(made, model, report, head)
 
 
-def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, dict[str, str | float]]:
-    """The model with the directory's weights and the prompt as its own parameters."""
+def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, Tensor | None, dict[str, str | float]]:
+    """The model with the directory's weights and the prompt as its own parameters; a language head of its own."""
     tokenizer = read_tokenizer(source.folder)
     prompt = tokenize_prompt(tokenizer, source.prompt, vocabulary=config.trunk.vocabulary)
     config = replace(config, prefix=len(prompt.prefix), suffix=len(prompt.suffix))
@@ -104,7 +109,7 @@ def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, d
         "language_head": "tied to the embedding table" if found.tied else "its own",
         "prompt_tokens": float(config.prefix + config.suffix),
     }
-    return model, facts
+    return model, None if found.tied else found.head, facts
 
 
 def _with_pixels(config: EdgeConfig, path: Path) -> EdgeConfig:

@@ -19,6 +19,7 @@ from models.nn.efficientnet import folded_state
 from models.nn.model import DeepSeekEdge
 
 FORMAT = "edgeloop-checkpoint-1"
+LANGUAGE_HEAD = "language_head.safetensors"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_NAME = "EfficientNet-Lite0, ImageNet (Apache-2.0)"
 
@@ -46,8 +47,31 @@ def write_checkpoint(model: DeepSeekEdge, path: Path, *, dtype: torch.dtype) -> 
     save_file(state, path, metadata={"format": FORMAT, "config": json.dumps(model.config.to_dict(), sort_keys=True)})
 
 
-def load_checkpoint(path: Path) -> DeepSeekEdge:
-    """The inverse of `save_checkpoint`; the model is in evaluation mode.
+def write_language_head(head: torch.Tensor, path: Path, *, dtype: torch.dtype) -> None:
+    """Rows [vocabulary, D] of a language head that is not the embedding table."""
+    save_file({"weight": head.to(dtype).contiguous()}, path)
+
+
+def language_head(folder: Path, model: DeepSeekEdge) -> torch.Tensor:
+    """The language head of a base that was built: its own file, else the model's embedding table.
+
+    Raises:
+        BadCheckpoint: the file is damaged, or belongs to another model.
+    """
+    table = model.trunk.model.embed_tokens.weight.detach()
+    if not (folder / LANGUAGE_HEAD).is_file():
+        return table
+    try:
+        head = load_file(folder / LANGUAGE_HEAD)["weight"].float()
+    except (SafetensorError, KeyError) as fault:
+        raise BadCheckpoint(f"{folder / LANGUAGE_HEAD}: {fault}") from fault
+    if head.shape != table.shape:
+        raise BadCheckpoint(f"{LANGUAGE_HEAD} is {tuple(head.shape)}, the embedding table {tuple(table.shape)}")
+    return head
+
+
+def read_config(path: Path) -> EdgeConfig:
+    """The configuration in a checkpoint, without its tensors.
 
     Raises:
         BadCheckpoint: naming what is wrong.
@@ -58,9 +82,22 @@ def load_checkpoint(path: Path) -> DeepSeekEdge:
             metadata = opened.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise BadCheckpoint(f"{path.name} is not an {FORMAT} file")
-        model = DeepSeekEdge(EdgeConfig.from_dict(json.loads(metadata["config"])))
-        state = load_file(path)
+        return EdgeConfig.from_dict(json.loads(metadata["config"]))
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as fault:
+        raise BadCheckpoint(f"{path.name}: {fault}") from fault
+
+
+def load_checkpoint(path: Path) -> DeepSeekEdge:
+    """The inverse of `save_checkpoint`; the model is in evaluation mode.
+
+    Raises:
+        BadCheckpoint: naming what is wrong.
+        OSError: the file cannot be read.
+    """
+    model = DeepSeekEdge(read_config(path))
+    try:
+        state = load_file(path)
+    except SafetensorError as fault:
         raise BadCheckpoint(f"{path.name}: {fault}") from fault
     _load_exactly(model, state, path.name)
     return model.eval()

@@ -82,13 +82,13 @@ def lora_shapes(config: EdgeConfig) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def export_tower(model: DeepSeekEdge) -> onnx.ModelProto:
+def export_tower(model: DeepSeekEdge, *, int8: bool = True) -> onnx.ModelProto:
     """Pixels [batch, 3, H, W] to standardised image tokens [batch, N, C].
 
-    A convolution tower stays fp32, a transformer tower's linears are W8A8.
+    A convolution tower stays fp32, a transformer tower's linears are W8A8 unless `int8` is off.
     """
     config = model.config.tower
-    graph = GraphBuilder("tower")
+    graph = GraphBuilder("tower", int8=int8)
     pixels = graph.input("pixels", ("batch", 3, config.image, config.image))
     if isinstance(model.tower, EfficientNetLite):
         tokens = _efficientnet(graph, model.tower, pixels, image=config.image)
@@ -177,9 +177,9 @@ def _pooled(graph: GraphBuilder, patches: str, tower: SiglipTower) -> str:
 class _TrunkGraph:
     """Builds the trunk: holds the builder, the LoRA groups by name and the position ids."""
 
-    def __init__(self, trunk: Trunk, config: EdgeConfig) -> None:
-        self.trunk, self.config = trunk, config
-        self.graph = GraphBuilder("trunk")
+    def __init__(self, trunk: Trunk, config: EdgeConfig, *, int8: bool, lora: bool) -> None:
+        self.trunk, self.config, self.lora = trunk, config, lora
+        self.graph = GraphBuilder("trunk", int8=int8)
         self.groups = {group.name: group for group in lora_groups(config)}
         self.length = config.prefix + config.tower.tokens + config.suffix
         self._lora_a: dict[str, str] = {}
@@ -211,6 +211,9 @@ class _TrunkGraph:
     def _linears(self, x: Shared, group_name: str, modules: tuple[nn.Linear, ...]) -> list[str]:
         """All linears of one group on one quantized activation, each plus its LoRA branch."""
         graph, group, rank = self.graph, self.groups[group_name], self.config.lora_rank
+        if not self.lora:
+            names = zip(group.modules, modules, strict=True)
+            return [graph.linear(x, name, _weight(module), _vector(module.bias)) for name, module in names]
         if group_name not in self._lora_a:
             self._lora_a[group_name] = graph.overridable(group.a_name(), (group.inputs, rank * len(modules)))
             for module, outputs in zip(group.modules, group.outputs, strict=True):
@@ -314,6 +317,10 @@ class _TrunkGraph:
         graph.output("evidence", evidence, ("batch", self.config.tower.tokens, width))
 
 
-def export_trunk(trunk: Trunk, config: EdgeConfig) -> onnx.ModelProto:
-    """Tokens [batch, N, C] and LoRA to embedding [batch, D] and evidence [batch, N, D], linears W8A8."""
-    return _TrunkGraph(trunk, config).build()
+def export_trunk(trunk: Trunk, config: EdgeConfig, *, int8: bool = True, lora: bool = True) -> onnx.ModelProto:
+    """Tokens [batch, N, C] and LoRA to embedding [batch, D] and evidence [batch, N, D], linears W8A8.
+
+    Args:
+        int8, lora: off for the plain float32 graph that other runtimes and quantizers are measured on.
+    """
+    return _TrunkGraph(trunk, config, int8=int8, lora=lora).build()

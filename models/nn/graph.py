@@ -58,9 +58,13 @@ def dequantized(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass
 class GraphBuilder:
-    """Collects nodes and initializers; every method returns the name of its result."""
+    """Collects nodes and initializers; every method returns the name of its result.
+
+    With `int8` off, linears stay float32: the reference that parity and benchmarks compare with.
+    """
 
     name: str
+    int8: bool = True
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -111,6 +115,8 @@ class GraphBuilder:
 
     def quantize(self, x: str) -> Shared:
         """Quantize an activation [B, N, C] once, for every linear that shares it."""
+        if not self.int8:
+            return Shared(x, "", "")
         largest = self.op("ReduceMax", self.op("Abs", x), self.integers(-1), keepdims=1)
         floor = self.constant("f32/tiny", np.array(1e-8, dtype=np.float32))
         scale = self.op(
@@ -120,15 +126,15 @@ class GraphBuilder:
         zero = self.constant("u8/128", np.array(128, dtype=np.uint8))
         return Shared(x, self.op("QuantizeLinear", self.op("Div", x, scale), one, zero), scale)
 
-    def linear(self, x: Shared | str, name: str, weight: NDArray[np.float32], bias: Array | None = None) -> str:
-        """``x W + b`` with weight [inputs, outputs]: W8A8 for a `Shared` activation, fp32 for a plain one."""
-        if isinstance(x, Shared):
+    def linear(self, x: Shared, name: str, weight: NDArray[np.float32], bias: Array | None = None) -> str:
+        """``x W + b`` with weight [inputs, outputs]: W8A8, or float32 with `int8` off."""
+        if self.int8:
             quantized, scale = quantize_weight(weight)
             product = self.op("MatMulInteger", x.quantized, self.constant(f"{name}.weight_int8", quantized), "u8/128")
             floats = self.op("Cast", product, to=TensorProto.FLOAT)
             y = self.op("Mul", self.op("Mul", floats, x.scale), self.constant(f"{name}.weight_scale", scale))
         else:
-            y = self.op("MatMul", x, self.constant(f"{name}.weight", weight))
+            y = self.op("MatMul", x.name, self.constant(f"{name}.weight", weight))
         return y if bias is None else self.op("Add", y, self.constant(f"{name}.bias", bias))
 
     def model(self, *, producer: str) -> onnx.ModelProto:

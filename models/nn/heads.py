@@ -28,28 +28,50 @@ def class_balance(labels: Tensor, classes: int) -> Tensor:
 
 
 def fit_head(
-    embedding: Tensor, labels: Tensor, weights: Tensor, *, classes: int, decay: float
+    embedding: Tensor, labels: Tensor, weights: Tensor, *, classes: int, decay: float, prior: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression on standardised embeddings, folded back to raw ones: weight [C, D], bias [C].
 
-    Minimises ``mean w CE + decay |W|^2`` by L-BFGS; convex, so the same data give the same head.
+    Minimises ``mean w CE + decay |W - prior|^2`` by L-BFGS, the bias of classes without labels kept at zero by the same
+    penalty; convex, so the same data give the same head.
+
+    Args:
+        prior: raw weights [C, D] to stay near; zero when left out.
     """
     mean, std = embedding.mean(0), embedding.std(0).clamp_min(1e-3)
     z = (embedding - mean) / std
-    weight = torch.zeros(classes, z.shape[1], requires_grad=True)
+    centre = torch.zeros(classes, z.shape[1]) if prior is None else prior * std
+    unseen = torch.bincount(labels, minlength=classes) == 0
+    weight = centre.clone().requires_grad_()
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = (F.cross_entropy(z @ weight.T + bias, labels, reduction="none") * weights).mean()
-        loss = loss + decay * weight.square().sum()
+        loss = loss + decay * ((weight - centre).square().sum() + bias[unseen].square().sum())
         loss.backward()
         return loss
 
     optimiser.step(closure)
     raw = weight.detach() / std
     return raw, bias.detach() - raw @ mean
+
+
+def word_scale(embedding: Tensor, labels: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    """The scale s at which ``s rows . f`` alone explains the labels best, at least 0; one-dimensional and convex."""
+    similarity = (embedding - embedding.mean(0)) @ rows.T
+    scale = torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = (F.cross_entropy(scale * similarity, labels, reduction="none") * weights).mean()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return scale.detach().clamp_min(0)
 
 
 @torch.no_grad()

@@ -259,8 +259,8 @@ def build_starting(
         exposure=parts.exposure,
     )  # fmt: skip
     packed = pack(base, parts, identity, golden=golden, rank=model.config.lora_rank)
-    report = _report(base, model, packed, judged=judged, classes=classes, losses=losses)
-    return Starting(built, save_checkpoint(model), packed, report)
+    facts = report(base, model, packed, judged=judged, classes=classes, losses=losses)
+    return Starting(built, save_checkpoint(model), packed, facts)
 
 
 def _fit_tower(
@@ -296,7 +296,7 @@ def _export(
     )  # fmt: skip
 
 
-def _report(
+def report(
     base: Base, model: DeepSeekEdge, packed: Packed, *, judged: Examples, classes: list[ClassSpec], losses: list[float]
 ) -> dict[str, float]:
     """What a person wants to know before installing: accuracy per class on held-out images, parity, sizes."""
@@ -308,10 +308,9 @@ def _report(
     called = scores >= packed.manifest.thresholds.call_at
     truth = defects[judged.labels]
     parity = compare(base, model, head, judged.tokens[:24, 0], lora=None, feeds={})
-    recalls = {
-        f"recall_{c.name}": float((called[judged.labels == i] == c.defect).mean()) for i, c in enumerate(classes)
-    }
-    counts = {f"images_{c.name}": float((judged.labels == i).sum()) for i, c in enumerate(classes)}
+    shown = [(i, c) for i, c in enumerate(classes) if (judged.labels == i).any()]
+    recalls = {f"recall_{c.name}": float((called[judged.labels == i] == c.defect).mean()) for i, c in shown}
+    counts = {f"images_{c.name}": float((judged.labels == i).sum()) for i, c in shown}
     return {
         **recalls,
         **counts,

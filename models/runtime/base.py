@@ -34,7 +34,8 @@ class SessionLimits:
     threads: int = 1
 
 
-def _session(model: bytes | str, limits: SessionLimits) -> ort.InferenceSession:
+def new_session(model: bytes | str, limits: SessionLimits) -> ort.InferenceSession:
+    """A session as boxes run it: sequential, no spinning threads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = limits.threads
     options.inter_op_num_threads = 1
@@ -58,8 +59,8 @@ class Base:
         limits = limits or SessionLimits()
         self.manifest = manifest
         self.sha256 = manifest.digest()
-        self._tower = _session(tower, limits)
-        self._trunk = _session(trunk, limits)
+        self._tower = new_session(tower, limits)
+        self._trunk = new_session(trunk, limits)
         self._check()
 
     def _check(self) -> None:

@@ -59,13 +59,15 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One hour. `srs` and `srs_clean` are half-widths of the two simple random samples."""
+    """One hour. `srs` and `srs_clean` are half-widths of the two simple random samples; `unmeasured` is the estimate
+    of a plant that has no gold items."""
 
     regime: str
     parts: int
     uploads: int
     labels: int
     accuracy: Share | None = None
+    unmeasured: Share | None = None
     hajek: Share | None = None
     escape: Share | None = None
     overkill: Share | None = None
@@ -117,6 +119,7 @@ def judge(hour: PlantHour, rng: np.random.Generator, *, settings: PlantSettings)
     return replace(
         seen,
         accuracy=_share(difference(sample, totals, reviewer=reviewer), hour.truth),
+        unmeasured=_share(difference(sample, totals), hour.truth),
         hajek=_share(hajek(sample, reviewer=reviewer), hour.truth),
         escape=_share(escape(sample, reviewer=reviewer), hour.escape),
         overkill=_share(overkill(sample, reviewer=reviewer), hour.overkill),
@@ -162,6 +165,8 @@ class Summary:
     mean_labels: float
     truth: float
     coverage: float
+    coverage_unmeasured: float
+    width_unmeasured: float
     above: float
     below: float
     half_width: float
@@ -203,6 +208,9 @@ def summarise(outcomes: Sequence[Outcome], regime: str | None = None) -> Summary
         mean_labels=_mean([one.labels for one in done]),
         truth=_mean([share.truth for share in found]),
         coverage=_coverage(list(found)),
+        coverage_unmeasured=_coverage([one.unmeasured for one in done]),
+        width_unmeasured=_mean([(one.unmeasured.high - one.unmeasured.low) / 2 for one in done if one.unmeasured])
+        / _mean([one.srs for one in done]),
         above=_mean([share.low > share.truth for share in found]),
         below=_mean([share.high < share.truth for share in found]),
         half_width=half_width,
@@ -235,6 +243,11 @@ def targets(overall: Summary) -> list[Target]:
     return [
         Target("hours", overall.estimated >= MIN_HOURS, f"{overall.estimated} with an interval, at least {MIN_HOURS}"),
         Target("coverage", low <= overall.coverage <= high, f"{overall.coverage:.1%}, within {low:.0%}-{high:.0%}"),
+        Target(
+            "coverage_unmeasured",
+            low <= overall.coverage_unmeasured <= high,
+            f"{overall.coverage_unmeasured:.1%} where no gold items measure the reviewers, within {low:.0%}-{high:.0%}",
+        ),
         Target(
             "width",
             overall.width_to_srs <= MAX_WIDTH,

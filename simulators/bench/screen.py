@@ -36,6 +36,8 @@ ROWS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("  x simple random sampling", lambda one: _factor(one.width_to_srs)),
     ("  x the same without mistakes", lambda one: _factor(one.width_to_srs_clean)),
     ("simple random sampling covers", lambda one: _share(one.srs_coverage)),
+    ("truth covered without gold items", lambda one: _share(one.coverage_unmeasured)),
+    ("  half-width, x simple random sampling", lambda one: _factor(one.width_unmeasured)),
     ("bias of ours, points", lambda one: _points(one.bias)),
     ("bias of uploads alone, points", lambda one: _points(one.bias_naive)),
     ("RMSE of ours, points", lambda one: f"{100 * one.rmse:.2f}"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cloud.accuracy.estimators import (
+    ALLOWED_MISTAKES,
     MIN_LABELS,
     Estimate,
     Labelled,
@@ -117,6 +118,35 @@ def test_uncorrected_mistakes_would_bias_and_are_said_to_be_uncorrected() -> Non
     assert not Reviewer(mistakes=1, gold=19).corrects
 
 
+@pytest.mark.parametrize("mistakes", [0.0, 0.02, ALLOWED_MISTAKES])
+def test_reviewers_nobody_measured_are_allowed_for(mistakes: float) -> None:
+    hits = []
+    for seed in range(240, 260):
+        plant = Population(seed)
+        for _ in range(20):
+            found = certain(difference(plant.draw(mistakes=mistakes), plant.totals))
+            hits.append(found.low <= plant.truth <= found.high)
+    assert 0.92 <= np.mean(hits) <= 0.99
+
+
+def test_the_allowance_is_on_the_side_away_from_one_half() -> None:
+    plant = Population(5)
+    drawn = plant.draw()
+    exact = Reviewer(mistakes=0, gold=10**9)
+    for sample, totals in (
+        (drawn, plant.totals),
+        (replace(drawn, says_defect=~drawn.says_defect, g=1 - drawn.g), Totals(plant.n, plant.n - plant.totals.sum_g)),
+    ):
+        known, unknown = certain(difference(sample, totals, reviewer=exact)), certain(difference(sample, totals))
+        right = known.value > 0.5
+        assert unknown.value == pytest.approx(known.value, abs=1e-6)
+        near, far = ((known.low, unknown.low), (known.high, unknown.high))
+        if not right:
+            near, far = far, near
+        assert near[0] == pytest.approx(near[1], abs=1e-3)
+        assert abs(far[1] - known.value) > abs(far[0] - known.value) + 0.005
+
+
 def test_escape_and_overkill_cover_and_are_nearly_unbiased_despite_mistakes() -> None:
     gold, missed, alarmed = Reviewer(mistakes=6, gold=300), [], []
     errors: list[float] = []
@@ -214,7 +244,8 @@ def test_all_right_and_all_wrong_keep_an_honest_width(right: bool, value: float)
 
 
 def test_a_census_is_the_truth_itself() -> None:
-    found = certain(hajek(sample([True] * 27 + [False] * 3, pi=1.0)))
+    infallible = Reviewer(mistakes=0, gold=10**12)
+    found = certain(hajek(sample([True] * 27 + [False] * 3, pi=1.0), reviewer=infallible))
     assert (found.value, found.low, found.high) == (pytest.approx(0.9), pytest.approx(0.9), pytest.approx(0.9))
 
 

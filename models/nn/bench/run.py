@@ -1,0 +1,80 @@
+"""One bench of a folder that `build` or `train` made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from models.nn.bench.child import in_child
+from models.nn.bench.measure import work
+from models.nn.bench.ours import Frozen, measure_base, measure_swaps
+from models.nn.bench.peers import PeerRow, measure_peers, slice_of
+from models.nn.bench.table import Bench, Machine
+from models.nn.checkpoint import load_checkpoint, read_config
+from models.runtime.bundle import CHECKPOINT, read_base
+from models.runtime.cpu import read_processor
+from models.runtime.golden import read_golden
+from models.runtime.preprocess import preprocess
+
+PROGRAMS = ("onnxruntime", "torch", "openvino", "nncf")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to measure. Empty `threads`: one, and as many as this process may use."""
+
+    threads: tuple[int, ...]
+    batches: tuple[int, ...]
+    calls: int
+    swaps: int
+    layers: int
+
+
+def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Bench:
+    """Every measurement in a process of its own.
+
+    Raises:
+        BadBundle, BadCheckpoint: the folder is damaged.
+        RuntimeError: a measuring process ended without an answer.
+    """
+    manifest, files = read_base(folder)
+    config, processor = read_config(folder / CHECKPOINT), read_processor()
+    threads = wish.threads or tuple(sorted({1, processor.cores}))
+    frozen, rows = Frozen(manifest, files), []
+    for count in threads:
+        for batch in wish.batches:
+            say(f"{manifest.preset}, {count} threads, batch {batch}")
+            rows.append(in_child(measure_base, frozen, config, count, batch, wish.calls))
+    swaps = None
+    if wish.swaps:
+        say(f"{wish.swaps} swaps under load")
+        swaps = in_child(measure_swaps, frozen, max(threads), wish.swaps)
+    layers = min(wish.layers, config.trunk.depth)
+    return Bench(
+        machine=Machine(processor.name, ", ".join(processor.kernels), processor.cores, _versions()),
+        preset=manifest.preset, weights=manifest.pretrained, image_tokens=config.tower.tokens, work=work(config),
+        rows=rows, swaps=swaps, peers=_peers(folder, frozen, layers, threads=max(threads), calls=wish.calls, say=say),
+        peer_threads=max(threads), peer_layers=layers,
+    )  # fmt: skip
+
+
+def _peers(folder: Path, frozen: Frozen, layers: int, *, threads: int, calls: int, say: Say) -> list[PeerRow]:
+    if not layers:
+        return []
+    golden = read_golden(frozen.files[frozen.manifest.file("golden").name].read_bytes())
+    tokens = frozen.open(threads).tokens(preprocess(golden[0], frozen.manifest.preprocessing))
+    trunk, config = slice_of(load_checkpoint(folder / CHECKPOINT), layers)
+    return measure_peers(trunk, config, tokens, threads=threads, calls=calls, say=say)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PROGRAMS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
