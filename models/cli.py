@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.base_cli import bench, build, doctor
+from models.explain_cli import explain
 from models.terminal import NAME, AsJson, fail, say
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Build, train and check models.", pretty_exceptions_enable=False)
 GOOD_NAMES = "good,ok,normal,free,clean,functional"
 CANNOT_TRAIN = 4
+GRAPH_TOLERANCE = 1e-3
+"""Of a class probability between torch and the same graph in float32: anything beyond is a fault of the export."""
 
 
 @app.command()
@@ -309,20 +312,24 @@ def show(
 @app.command()
 def parity(
     folder: Annotated[Path, typer.Argument(help="A folder made by train.")],
+    *,
     data: Annotated[Path, typer.Option(help="Images, as for train.")],
     frames: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest probability difference allowed.")] = 0.05,
+    layers: Annotated[int, typer.Option(min=0, help="Show the linears that int8 hurts most; takes a while.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare torch with the exported int8 files on real frames; exit 1 beyond the tolerance."""
+    """Compare torch with the float32 graph, the int8 graph and the shipped files on real frames; exit 1 beyond it."""
     from dataclasses import asdict
 
     import numpy as np
 
     from models.nn.checkpoint import BadCheckpoint, load_checkpoint
     from models.nn.examples import frame_tokens
-    from models.nn.parity import compare
+    from models.nn.parity import compare, compare_exports
+    from models.nn.sensitivity import sensitivity
     from models.nn.starting import CannotTrain, decoded
+    from models.runtime.adapter import read_adapter
     from models.runtime.bundle import CHECKPOINT
 
     bundle = _open(folder)
@@ -337,14 +344,40 @@ def parity(
         fail(f"{folder}: {fault}: train it again")
     except CannotTrain as fault:
         fail(str(fault), 2)
-    found = compare(model.base, trained, model.head, tokens, lora=None, feeds=model.lora)
-    ok = found.max_probability <= tolerance
-    document = {"schema": 1, "ok": ok, "tolerance": tolerance, **asdict(found)}
-    text = "\n".join(f"{key}: {value}" for key, value in document.items() if key != "schema")
-    print(json.dumps(document, sort_keys=True) if as_json else text)
+    adapter = bundle.adapter.adapter
+    lora = None if adapter is None else read_adapter(bundle.blobs[adapter.blob.sha256], bundle.base.lora)
+    rows = compare_exports(trained, model.head, tokens)
+    rows["shipped"] = compare(model.base, trained, model.head, tokens, lora=lora, feeds=model.lora)
+    worst = sensitivity(trained, tokens)[:layers] if layers else []
+    ok = rows["shipped"].max_probability <= tolerance and rows["float32"].max_probability <= GRAPH_TOLERANCE
+    document = {
+        "schema": 1, "ok": ok, "tolerance": tolerance, "graph_tolerance": GRAPH_TOLERANCE, "frames": len(tokens),
+        "rows": {name: asdict(row) for name, row in rows.items()}, "layers": [asdict(one) for one in worst],
+    }  # fmt: skip
+    print(json.dumps(document, sort_keys=True) if as_json else _parity_text(document))
     raise typer.Exit(0 if ok else 1)
+
+
+def _parity_text(document: dict[str, Any]) -> str:
+    """One line per comparison, then the linears int8 hurts most."""
+    said = {
+        "float32": "float32 graph against torch", "int8": "int8 graph against torch",
+        "shipped": "shipped files against torch with their weights and adapter",
+    }  # fmt: skip
+    lines = [f"{document['frames']} frames"]
+    for name, row in document["rows"].items():
+        lines.append(
+            f"{said[name]}: decisions agree {row['agreement']:.1%}, largest probability difference "
+            f"{row['max_probability']:.5f}, mean {row['mean_probability']:.5f}, embedding {row['embedding']:.3%}"
+        )
+    lines += [f"  {one['group']}: embedding {one['error']:.3%} when it alone is int8" for one in document["layers"]]
+    verdict = "within" if document["ok"] else "BEYOND"
+    shipped, graph = document["tolerance"], document["graph_tolerance"]
+    lines.append(f"{verdict} the tolerances: {shipped:g} for the shipped files, {graph:g} for the float32 graph")
+    return "\n".join(lines)
 
 
 app.command()(build)
 app.command()(bench)
 app.command()(doctor)
+app.command()(explain)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.nn.config import EdgeConfig
+from models.nn.export import export_trunk
+from models.nn.external import serialise
 from models.nn.heads import embed
 from models.nn.lora import from_feeds, quantized_copy, with_lora
 from models.nn.model import DeepSeekEdge
-from models.runtime.base import Base, Feeds
+from models.runtime.base import Base, Feeds, SessionLimits, new_session
 from models.runtime.heads import ClassHead
 
 F16 = NDArray[np.float16]
@@ -43,6 +47,30 @@ def torch_embedding(
     return embed(trunk, tokens).numpy()
 
 
+def compare_exports(model: DeepSeekEdge, head: ClassHead, tokens: F16) -> dict[str, Parity]:
+    """The bare model, exported as float32 and as int8, each against torch in float32.
+
+    ``float32`` tells whether the graph is the model, ``int8`` what quantization costs.
+
+    Args:
+        tokens: [N, T, C] image tokens of real frames.
+    """
+    exact = embed(model.trunk, tokens).numpy()
+    found = {}
+    for name, int8 in (("float32", False), ("int8", True)):
+        graph = serialise(export_trunk(model.trunk, model.config, int8=int8, lora=False), data_name=f"{name}.data")
+        with tempfile.TemporaryDirectory(prefix="edgeloop-parity-") as folder:
+            (Path(folder) / "trunk.onnx").write_bytes(graph.onnx)
+            if graph.data is not None:
+                (Path(folder) / f"{name}.data").write_bytes(graph.data)
+            session = new_session(str(Path(folder) / "trunk.onnx"), SessionLimits(threads=torch.get_num_threads()))
+        exported = np.concatenate(
+            [session.run(["embedding"], {"tokens": one[None].astype(np.float32)})[0] for one in tokens]
+        )
+        found[name] = _parity(head, exact, exported)
+    return found
+
+
 def compare(
     base: Base,
     model: DeepSeekEdge,
@@ -60,10 +88,14 @@ def compare(
     with torch.no_grad():
         reference = torch_embedding(model, tokens, lora)
     exported = np.concatenate([base.embed(t[None].astype(np.float32), feeds).embedding for t in tokens])
+    return _parity(head, reference, exported)
+
+
+def _parity(head: ClassHead, reference: NDArray[np.float32], exported: NDArray[np.float32]) -> Parity:
     p, q = head.probabilities(reference), head.probabilities(exported)
     difference = np.abs(p - q)
     return Parity(
-        frames=len(tokens),
+        frames=len(reference),
         agreement=float((p.argmax(axis=1) == q.argmax(axis=1)).mean()),
         max_probability=float(difference.max()),
         mean_probability=float(difference.mean()),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -161,10 +162,18 @@ def test_a_model_is_shown(trained: Path) -> None:
 
 def test_parity_holds_and_a_tolerance_that_is_too_small_fails(trained: Path, tmp_path: Path) -> None:
     data = folder(tmp_path / "data", good=4, scratch=4)
-    done = CliRunner().invoke(app, ["parity", str(trained), "--data", str(data), "--tolerance", "0.5", "--json"])
+    asked = ["parity", str(trained), "--data", str(data), "--layers", "3"]
+    done = CliRunner().invoke(app, [*asked, "--tolerance", "0.5", "--json"])
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["ok"] is True
-    assert call("parity", str(trained), "--data", str(data), "--tolerance", "0")[0] == 1
+    found = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert found["frames"] == 8
+    assert found["rows"]["float32"]["embedding"] < 1e-4 < found["rows"]["int8"]["embedding"]
+    assert found["rows"]["shipped"]["embedding"] < 0.05
+    assert len(found["layers"]) == 3
+    strict = CliRunner().invoke(app, [*asked, "--tolerance", "0"])
+    assert strict.exit_code == 1
+    assert "BEYOND the tolerances" in strict.stdout
 
 
 @pytest.mark.parametrize("command", ["show", "parity"])
@@ -225,6 +234,34 @@ def test_a_model_is_trained_reported_and_can_be_published(tmp_path: Path) -> Non
 def _digests(root: Path) -> set[str]:
     with (root / "labels.csv").open(encoding="utf-8", newline="") as file:
         return {sha256_hex((root / row["file"]).read_bytes()) for row in csv.DictReader(file)}
+
+
+def test_an_image_is_explained_in_words_and_in_a_picture(trained: Path, tmp_path: Path) -> None:
+    image = next((folder(tmp_path / "data", scratch=1) / "scratch").iterdir())
+    asked = ["explain", str(image), "--model", str(trained), "--out", str(tmp_path / "why.png")]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["class"] in {"good", "scratch"}
+    assert found["class"] in found["sentence"]
+    assert np.array(found["evidence"]).ndim == 2
+    shown = cv2.imread(str(tmp_path / "why.png"))
+    assert shown.shape[:2] == cv2.imread(str(image)).shape[:2]
+    said = CliRunner().invoke(app, [*asked[:4], "--language", "zh"]).stdout
+    assert "置信度" in said or "无法判定" in said
+
+
+def test_what_cannot_be_explained_is_one_line(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for arguments, says in (
+        ((str(tmp_path / "bad.png"), "--model", str(trained)), "bad.png cannot be read"),
+        ((str(tmp_path / "none.png"), "--model", str(trained)), "none.png"),
+        ((str(tmp_path / "bad.png"), "--model", str(tmp_path)), "edgeloop models train"),
+        ((str(tmp_path / "bad.png"), "--model", str(trained), "--out", "why.jpg"), "ends in .png"),
+    ):
+        code, said = call("explain", *arguments)
+        assert (code, said.count("\n")) == (2, 1), said
+        assert says in said
 
 
 def test_doctor_says_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
