@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 USAGE = 2
+PAPER_WIDTH = 150
 JsonOption = Annotated[str, typer.Option("--json", help="Write every figure to this file; - is stdout.")]
 SeedsOption = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 
@@ -66,6 +67,14 @@ def _write(target: str, document: dict[str, Any]) -> None:
             _refuse(f"{target} cannot be written: {fault.strerror}")
 
 
+def _console(json_file: str) -> Any:
+    """As wide as the terminal; on paper wide enough that no figure loses its name."""
+    from rich.console import Console
+
+    out = sys.stderr if json_file == "-" else sys.stdout
+    return Console(file=out, width=None if out.isatty() else PAPER_WIDTH)
+
+
 @app.command()
 def accuracy(
     *,
@@ -75,7 +84,6 @@ def accuracy(
     json_file: JsonOption = "",
 ) -> None:
     """Does the accuracy interval cover the truth? Thousands of simulated hours, no servers."""
-    from rich.console import Console
 
     from simulators.bench import accuracy as bench
     from simulators.bench.screen import accuracy_table, show, targets_table
@@ -85,7 +93,7 @@ def accuracy(
     outcomes = bench.run(chosen, lines=lines, processes=processes or os.cpu_count() or 1)
     summaries = bench.report(outcomes)
     goals = bench.targets(summaries[-1])
-    console = Console(stderr=json_file == "-")
+    console = _console(json_file)
     show(console, accuracy_table(summaries, title=f"Accuracy interval, seeds {seeds}"), targets_table(goals))
     _write(json_file, bench.document(chosen, summaries, goals))
     raise typer.Exit(0 if all(goal.ok for goal in goals) else 1)
@@ -101,7 +109,6 @@ def loop(
     json_file: JsonOption = "",
 ) -> None:
     """Run the whole demo once per seed, one after the other, and put the figures side by side."""
-    from rich.console import Console
 
     from simulators.bench import loop as bench
     from simulators.bench.screen import loop_table, show
@@ -114,7 +121,7 @@ def loop(
     except OSError as fault:
         _refuse(f"--folder {folder} cannot be made: {fault.strerror}")
     runs = bench.run_all(chosen, hours=hours, edges=edges, folder=folder)
-    console = Console(stderr=json_file == "-")
+    console = _console(json_file)
     show(console, loop_table(runs))
     for run in runs:
         for name in run.failed:
