@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT as an event that every loop of a process can wait for.
 
 Python runs a handler in the main thread, between two instructions. A signal that comes after the last of them and
-before the main thread sleeps in `Event.wait` is noted, and nobody wakes the sleeper: the process would never stop. And a
+before the main thread sleeps in `Event.wait` is noted, and nobody wakes the sleeper: the process would never stop. A
 handler that calls `Event.set` while the main thread is just entering the wait would wait for the event's own lock. So
 the handler does nothing: the interpreter writes the signal's number to a pipe the moment it arrives, in whatever thread
 that is, and a thread that has nothing else to do reads the pipe and sets the event.
