@@ -66,7 +66,7 @@ def read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
     """A base and its files, every byte checked.
 
     Raises:
-        BadBundle: something is missing or damaged; remove the folder and make it again.
+        BadBundle: something is missing or damaged; make it again.
     """
     try:
         base = decode(BaseManifest, (folder / "base.json").read_bytes())
@@ -76,7 +76,7 @@ def read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
     except BadBundle:
         raise
     except (OSError, ValueError) as fault:
-        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+        raise BadBundle(f"{folder} is incomplete ({fault}): it holds no whole model; make it again") from fault
     return base, files
 
 
@@ -111,14 +111,14 @@ def read_starting(folder: Path) -> Bundle:
     """The inverse of `write_starting`.
 
     Raises:
-        BadBundle: something is missing or damaged; remove the folder and train again.
+        BadBundle: something is missing or damaged; train again.
     """
     base, files = read_base(folder)
     try:
         checkpoint = (folder / CHECKPOINT).read_bytes()
         metrics = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError) as fault:
-        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+        raise BadBundle(f"{folder} is incomplete ({fault}): it holds no whole model; make it again") from fault
     adapter, blobs = read_adapter(folder)
     return Bundle(base, files, checkpoint, adapter, blobs, metrics)
 
@@ -127,13 +127,13 @@ def _check(path: Path, sha256: str, folder: Path) -> None:
     """A file too large to hold is read in pieces."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise BadBundle(f"{path} is damaged: remove {folder} and run again")
+            raise BadBundle(f"{path} is damaged: make the model in {folder} again")
 
 
 def _checked(path: Path, sha256: str, folder: Path) -> bytes:
     data = path.read_bytes()
     if sha256_hex(data) != sha256:
-        raise BadBundle(f"{path} is damaged: remove {folder} and run again")
+        raise BadBundle(f"{path} is damaged: make the model in {folder} again")
     return data
 
 
@@ -141,7 +141,7 @@ def read_adapter(folder: Path) -> tuple[AdapterManifest, dict[str, bytes]]:
     """The inverse of `write_adapter`.
 
     Raises:
-        BadBundle: something is missing or damaged; remove the folder and train again.
+        BadBundle: something is missing or damaged; train again.
     """
     try:
         adapter = decode(AdapterManifest, (folder / "adapter.json").read_bytes())
@@ -150,5 +150,5 @@ def read_adapter(folder: Path) -> tuple[AdapterManifest, dict[str, bytes]]:
     except BadBundle:
         raise
     except (OSError, Malformed) as fault:
-        raise BadBundle(f"{folder} is incomplete ({fault}): remove it and run again") from fault
+        raise BadBundle(f"{folder} is incomplete ({fault}): it holds no whole model; make it again") from fault
     return adapter, blobs

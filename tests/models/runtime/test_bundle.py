@@ -43,7 +43,7 @@ def test_an_interrupted_run_is_not_complete(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["base.json", "adapter.json", "checkpoint.safetensors", "files/tower.bin"])
-def test_a_missing_file_says_which_folder_to_remove(folder: Path, name: str) -> None:
+def test_a_missing_file_says_which_folder_is_not_whole(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises((BadBundle, OSError), match=r"kept"):
         read_starting(folder)
@@ -52,7 +52,7 @@ def test_a_missing_file_says_which_folder_to_remove(folder: Path, name: str) -> 
 @pytest.mark.parametrize("name", ["base.json", "adapter.json"])
 def test_a_damaged_manifest_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"{")
-    with pytest.raises(BadBundle, match="remove it and run again"):
+    with pytest.raises(BadBundle, match="it holds no whole model; make it again"):
         read_starting(folder)
 
 
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_refused(folder: Path) -> None:
     for path in (folder / "files" / "trunk.bin", next((folder / "blobs").iterdir())):
         good = path.read_bytes()
         path.write_bytes(bytes([good[0] ^ 1]) + good[1:])
-        with pytest.raises(BadBundle, match="is damaged: remove"):
+        with pytest.raises(BadBundle, match="is damaged: make the model"):
             read_starting(folder)
         path.write_bytes(good)
     read_starting(folder)
