@@ -234,8 +234,8 @@ def test_the_trainer_extra_starts_the_worker_that_learns(box: Callable[[str], Bo
     with made.running("cloud", "worker", "--config", config, "--kind", "train"):
         wait_for_line(made.folder / "log", "worker_started")
     (made.folder / "images").mkdir()
-    refused = made.call("edgeloop", "models", "train", "--line", "cells", "--data", "images", "--out", "model", code=2)
-    assert "images" in refused
+    refused = made.call("edgeloop", "models", "train", "--line", "cells", "--data", "images", "--out", "model", code=4)
+    assert "the folder has no images" in refused
 
 
 def test_the_demo_extra_turns_labels_into_a_signed_release_on_every_box(box: Callable[[str], Box]) -> None:
