@@ -35,6 +35,7 @@ from cloud.trainer.settings import TrainerOptions
 from cloud.trainer.snapshot import Frozen, SnapshotBook, in_order
 from models.contracts.model_manifest import AdapterManifest, Lineage
 from models.nn.checkpoint import load_checkpoint
+from models.nn.device import NoDevice, choose_device
 from models.nn.examples import Examples
 from models.nn.model import DeepSeekEdge
 from models.nn.release import Costs, Identity, Lesson, Made, make_release
@@ -298,12 +299,16 @@ def build_trainer(services: Services, *, signer: Signer) -> TrainerService:
     """The trainer of this process; lowers its priority.
 
     Raises:
-        BadSettings: an unknown or impossible key in ``[training.options]``.
+        BadSettings: an unknown or impossible key in ``[training.options]``, or a device this machine lacks.
     """
     try:
         options = TrainerOptions.model_validate(services.settings.training.options)
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
         raise BadSettings(f"training.options.{'.'.join(map(str, first['loc']))}: {first['msg']}") from fault
+    try:
+        choose_device(options.device)
+    except NoDevice as fault:
+        raise BadSettings(f"training.options.device: {fault}") from fault
     os.nice(options.nice)
     return TrainerService(services, signer=signer, options=options, threads=services.settings.worker.threads)

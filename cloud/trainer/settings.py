@@ -23,6 +23,7 @@ class TrainerOptions(BaseModel):
         epochs, min_steps, max_steps: steps are about `epochs` passes over the new labels, within the bounds.
         max_weight: cap of the inclusion weight 1 / pi before its square root is taken.
         nice: scheduling niceness of the worker, so that services on the same machine go first.
+        device: where it learns: auto (a CUDA device where there is one), cpu, cuda or cuda:NUMBER.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class TrainerOptions(BaseModel):
     unsure_share: Annotated[float, Field(ge=0, lt=1)] = 0.06
     max_weight: Annotated[float, Field(ge=1)] = 20.0
     nice: Annotated[int, Field(ge=0, le=19)] = 5
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = "auto"
 
     def release(self, threads: int) -> ReleaseSettings:
         """The recipe's settings."""
@@ -51,5 +53,6 @@ class TrainerOptions(BaseModel):
             max_steps=self.max_steps,
             rate=self.rate,
             threads=threads,
+            device=self.device,
         )
         return ReleaseSettings(adapt=adapt, shares=self.shares, unsure_share=self.unsure_share)

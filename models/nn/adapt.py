@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.nn.config import EdgeConfig
+from models.nn.device import choose_device
 from models.nn.examples import Examples
 from models.nn.heads import Batches, reduced_precision, refit_head
 from models.nn.lora import from_feeds, lora_parameters, quantized_copy, to_feeds, with_lora
@@ -39,7 +40,8 @@ class AdaptSettings:
     """`steps` between the bounds, about `epochs` passes over the new labels; rates are for AdamW.
 
     `trust` is the number of new labels that weigh as much as the memory. `ema` is the averaging window as a share of
-    the steps. `head_decay` is the L2 penalty of the refitted head on standardised embeddings.
+    the steps. `head_decay` is the L2 penalty of the refitted head on standardised embeddings. `device` is a word for
+    `models.nn.device.choose_device`.
     """
 
     batch_new: int = 16
@@ -58,6 +60,7 @@ class AdaptSettings:
     head_decay: float = 0.03
     trust: float = 100.0
     threads: int = 2
+    device: str = "auto"
 
     def share(self, new: int) -> float:
         """What the new labels weigh against the memory: ``n / (n + trust)``, at most one half.
@@ -107,12 +110,16 @@ def adapt(
         new: labelled samples from the line, all so far; weights are ``min(1 / pi, 20) ** 0.5`` normalised to mean 1.
         memory: replayed images; what the line must not forget.
         start: the incumbent's LoRA as graph inputs, or None to begin a lineage.
+
+    Raises:
+        NoDevice: this machine cannot compute where the settings say.
     """
+    device = choose_device(settings.device)
     torch.manual_seed(seed)
     torch.set_num_threads(settings.threads)
     generator = torch.Generator().manual_seed(seed)
     config = model.config
-    trunk = with_lora(quantized_copy(model.trunk), config, dropout=settings.dropout)
+    trunk = with_lora(quantized_copy(model.trunk, device), config, dropout=settings.dropout)
     if start is not None:
         from_feeds(trunk, config, start)
     share = settings.share(len(new))
@@ -120,8 +127,8 @@ def adapt(
     shares = [1 - share, share]
     head = _initial_head(
         trunk, [s.spread(FIRST_HEAD) for s in sets], shares, classes=classes, decay=settings.head_decay
-    )
-    batches = [Batches(s, classes, generator) for s in sets]
+    ).to(device)
+    batches = [Batches(s, classes, generator, device=device) for s in sets]
     losses = _train(trunk, head, config, sources=batches, settings=settings, progress=progress)
     weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=settings.head_decay)
     return Adapted(lora=to_feeds(trunk, config), weight=weight.numpy(), bias=bias.numpy(), losses=losses)
@@ -130,6 +137,53 @@ def adapt(
 def _schedule(step: int, steps: int, warm_up: float) -> float:
     rising = (step + 1) / (warm_up * steps + 1)
     return min(1.0, rising) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+class LoraTraining:
+    """One round's optimiser, schedule and running average; `step` learns from one batch.
+
+    Args:
+        trunk: with LoRA injected; only its LoRA and the `head` change.
+        steps: how many there will be, for the schedule and the averaging window.
+    """
+
+    def __init__(
+        self, trunk: Trunk, head: nn.Linear, config: EdgeConfig, *, steps: int, settings: AdaptSettings
+    ) -> None:
+        a, b = lora_parameters(trunk, config)
+        self.trunk, self.head, self.settings, self.lora = trunk, head, settings, [*a, *b]
+        self._device = trunk.prefix.device
+        groups = [
+            {"params": a, "lr": settings.rate},
+            {"params": b, "lr": settings.rate * settings.rate_ratio_b},
+            {"params": list(head.parameters()), "lr": settings.head_rate},
+        ]
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda k: _schedule(k, steps, settings.warm_up)
+        )
+        self._averaged = [p.detach().clone() for p in self.lora]
+        self._renewal = 1 / (settings.ema * steps + 1)
+        trunk.train()
+
+    def step(self, tokens: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Tokens [B, T, C], labels and weights [B] on the trunk's device. The loss, which need not be computed yet."""
+        with reduced_precision(self._device):
+            embedding = self.trunk(tokens)
+        loss = (F.cross_entropy(self.head(embedding.float()), labels, reduction="none") * weights).mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.lora, self.settings.clip)
+        self._optimiser.step()
+        self._schedule.step()
+        torch._foreach_lerp_(self._averaged, [p.detach() for p in self.lora], self._renewal)
+        return loss.detach()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the average in the place of the last weights."""
+        for average, parameter in zip(self._averaged, self.lora, strict=True):
+            parameter.copy_(average)
 
 
 def _train(
@@ -141,40 +195,18 @@ def _train(
     settings: AdaptSettings,
     progress: Progress,
 ) -> list[float]:
-    a, b = lora_parameters(trunk, config)
-    groups = [
-        {"params": a, "lr": settings.rate},
-        {"params": b, "lr": settings.rate * settings.rate_ratio_b},
-        {"params": list(head.parameters()), "lr": settings.head_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.decay)
-    memory, new = sources
-    steps = settings.steps(len(new.labels))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: _schedule(k, steps, settings.warm_up))
+    new = len(sources[1])
+    steps = settings.steps(new)
+    training = LoraTraining(trunk, head, config, steps=steps, settings=settings)
     sizes = (settings.batch_memory, settings.batch_new)
-    share = settings.share(len(new.labels))
+    share = settings.share(new)
     emphasis = torch.cat([torch.full((n,), s * sum(sizes) / n) for n, s in zip(sizes, (1 - share, share), strict=True)])
-    averaged = [p.detach().clone() for p in (*a, *b)]
-    keep = 1 - 1 / (settings.ema * steps + 1)
-    losses: list[float] = []
-    trunk.train()
+    emphasis = emphasis.to(sources[0].device)
+    losses: list[Tensor] = []
     for step in range(steps):
-        drawn = [memory.draw(settings.batch_memory), new.draw(settings.batch_new)]
+        drawn = [source.draw(size) for source, size in zip(sources, sizes, strict=True)]
         tokens, labels, weights = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        weights = weights * emphasis
-        with reduced_precision():
-            embedding = trunk(tokens)
-        loss = (F.cross_entropy(head(embedding.float()), labels, reduction="none") * weights).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([*a, *b], settings.clip)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        for average, parameter in zip(averaged, (*a, *b), strict=True):
-            average.mul_(keep).add_(parameter.detach(), alpha=1 - keep)
+        losses.append(training.step(tokens, labels, weights * emphasis))
         progress((step + 1) / steps)
-    with torch.no_grad():
-        for average, parameter in zip(averaged, (*a, *b), strict=True):
-            parameter.copy_(average)
-    return losses
+    training.finish()
+    return torch.stack(losses).tolist()

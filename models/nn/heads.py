@@ -8,16 +8,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.nn.device import free_bytes
 from models.nn.examples import Examples
 from models.nn.model import Trunk
 
 
-def reduced_precision() -> torch.autocast:
-    """bfloat16 for matrix products where the processor has instructions for it, float32 elsewhere.
+def reduced_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 for matrix products where the device has instructions for it, float32 elsewhere.
 
     Only training steps run under it; embeddings that heads, calibration and parity rest on are float32.
     """
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
 def class_balance(labels: Tensor, classes: int) -> Tensor:
@@ -76,25 +78,42 @@ def word_scale(embedding: Tensor, labels: Tensor, weights: Tensor, rows: Tensor)
 
 @torch.no_grad()
 def embed(trunk: Trunk, tokens: NDArray[np.float16], *, batch: int = 64) -> Tensor:
-    """Tokens [N, T, C] to embeddings [N, D]."""
+    """Tokens [N, T, C] to float32 embeddings [N, D], computed where the trunk lies; they end on the processor."""
     trunk.eval()
-    parts = [trunk(torch.from_numpy(tokens[i : i + batch].astype(np.float32))) for i in range(0, len(tokens), batch)]
+    device = trunk.prefix.device
+    parts = [
+        trunk(torch.from_numpy(tokens[i : i + batch]).to(device).float()).cpu() for i in range(0, len(tokens), batch)
+    ]
     return torch.cat(parts)
 
 
 class Batches:
-    """Seeded draws of tokens in a random orientation, with labels and weights."""
+    """Seeded draws of tokens in a random orientation, with labels and weights, given on `device`.
 
-    def __init__(self, examples: Examples, classes: int, generator: torch.Generator) -> None:
-        self.examples, self.generator = examples, generator
+    The draws do not depend on the device. Tokens are kept there when they take at most half of its free memory, so
+    that no step waits for them; otherwise every batch is copied.
+    """
+
+    def __init__(
+        self, examples: Examples, classes: int, generator: torch.Generator, *, device: torch.device | None = None
+    ) -> None:
+        self.generator, self.device = generator, device or torch.device("cpu")
+        self.tokens = torch.from_numpy(examples.tokens)
         self.labels = torch.from_numpy(examples.labels)
         self.weights = class_balance(self.labels, classes) * torch.from_numpy(examples.weights)
+        if self.tokens.nbytes <= free_bytes(self.device) // 2:
+            self.tokens = self.tokens.to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [size, T, C] in float32, labels and weights [size]."""
         rows = torch.randint(len(self.labels), (size,), generator=self.generator)
-        views = torch.randint(self.examples.tokens.shape[1], (size,), generator=self.generator)
-        tokens = torch.from_numpy(self.examples.tokens[rows.numpy(), views.numpy()].astype(np.float32))
-        return tokens, self.labels[rows], self.weights[rows]
+        views = torch.randint(self.tokens.shape[1], (size,), generator=self.generator)
+        at = (rows.to(self.tokens.device), views.to(self.tokens.device))
+        tokens = self.tokens[at].to(self.device).float()
+        return tokens, self.labels[rows].to(self.device), self.weights[rows].to(self.device)
 
 
 def refit_head(

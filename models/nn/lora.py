@@ -13,26 +13,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
+from torch import Tensor, nn
 
 from models.nn.config import EdgeConfig
 from models.nn.export import lora_groups
-from models.nn.graph import dequantized
 from models.nn.model import ALIGNER_LINEARS, TRUNK_LINEARS, Trunk
 
 F32 = NDArray[np.float32]
 _NAME = "default"
 
 
-def quantized_copy(trunk: Trunk) -> Trunk:
-    """A frozen copy whose linears hold what the int8 graph multiplies with: adapters then repair quantization too."""
-    frozen = copy.deepcopy(trunk).eval()
+def quantized_copy(trunk: Trunk, device: torch.device | None = None) -> Trunk:
+    """A frozen copy whose linears hold what the int8 graph multiplies with: adapters then repair quantization too.
+
+    Args:
+        device: where the copy goes and is quantized; where the trunk lies when left out.
+    """
+    frozen = copy.deepcopy(trunk).eval().to(device or trunk.prefix.device)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
     for module in frozen.modules():
         if isinstance(module, nn.Linear):
-            module.weight.copy_(torch.from_numpy(dequantized(module.weight.numpy().T.copy()).T.copy()))
+            module.weight.copy_(_dequantized(module.weight))
     return frozen
+
+
+def _dequantized(weight: Tensor) -> Tensor:
+    """`models.nn.graph.dequantized` of the transpose, on the weight's own device: [outputs, inputs]."""
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (weight / scale).round().clamp(-127, 127) * scale
 
 
 def with_lora(trunk: Trunk, config: EdgeConfig, *, dropout: float) -> Trunk:
@@ -65,9 +75,9 @@ def to_feeds(trunk: Trunk, config: EdgeConfig) -> dict[str, F32]:
     feeds: dict[str, F32] = {}
     for group in lora_groups(config):
         pairs = [_pair(trunk, module) for module in group.modules]
-        feeds[group.a_name()] = torch.cat([a.detach().T for a, _ in pairs], dim=1).float().numpy().copy()
+        feeds[group.a_name()] = torch.cat([a.detach().T for a, _ in pairs], dim=1).float().cpu().numpy().copy()
         for module, (_, b) in zip(group.modules, pairs, strict=True):
-            feeds[group.b_name(module.rsplit(".", 1)[1])] = (b.detach().T * scale).float().numpy().copy()
+            feeds[group.b_name(module.rsplit(".", 1)[1])] = (b.detach().T * scale).float().cpu().numpy().copy()
     return feeds
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.nn.config import EdgeConfig
+from models.nn.device import choose_device
 from models.nn.export import export_trunk
 from models.nn.external import serialise
 from models.nn.heads import embed
@@ -37,11 +38,11 @@ class Parity:
 
 
 def torch_embedding(
-    model: DeepSeekEdge, tokens: F16, lora: dict[str, NDArray[np.float32]] | None
+    model: DeepSeekEdge, tokens: F16, lora: dict[str, NDArray[np.float32]] | None, *, device: str = "cpu"
 ) -> NDArray[np.float32]:
     """Embeddings [N, D] of the torch trunk with the int8 graph's dequantized weights and, if given, an adapter."""
     config: EdgeConfig = model.config
-    trunk = quantized_copy(model.trunk)
+    trunk = quantized_copy(model.trunk, choose_device(device))
     if lora is not None:
         from_feeds(with_lora(trunk, config, dropout=0.0), config, lora)
     return embed(trunk, tokens).numpy()
@@ -79,14 +80,16 @@ def compare(
     *,
     lora: dict[str, NDArray[np.float32]] | None,
     feeds: Feeds,
+    device: str = "cpu",
 ) -> Parity:
     """Torch with dequantized weights against the exported int8 trunk, with the same adapter and head.
 
     Args:
         tokens: [N, T, C] image tokens of real frames.
+        device: where torch computes, a word for `models.nn.device.choose_device`.
     """
     with torch.no_grad():
-        reference = torch_embedding(model, tokens, lora)
+        reference = torch_embedding(model, tokens, lora, device=device)
     exported = np.concatenate([base.embed(t[None].astype(np.float32), feeds).embedding for t in tokens])
     return _parity(head, reference, exported)
 

@@ -91,7 +91,7 @@ def pretrain(
     losses: list[float] = []
     for step in range(steps):
         tokens, labels, weights = batches.draw(settings.batch)
-        with reduced_precision():
+        with reduced_precision(tokens.device):
             embedding = trunk(tokens)
         embedding = embedding.float()
         loss = (F.cross_entropy(head(embedding), labels, reduction="none") * weights).mean()

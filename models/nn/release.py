@@ -184,7 +184,9 @@ def make_release(
         packed.manifest.head, packed.blobs[packed.manifest.head.blob.sha256], embedding=base.manifest.embedding
     )
     frames = _cut(lesson.validation, PARITY_FRAMES, seed).tokens[:, 0]
-    parity = compare(base, model, head, frames, lora=lora, feeds=feeds)
+    parity = compare(
+        base, model, head, frames, lora=lora, feeds=feeds, device=settings.adapt.device,
+    )  # fmt: skip
     metrics = {
         "parity": parity.max_probability,
         "parity_agreement": parity.agreement,

@@ -280,6 +280,13 @@ def test_an_unknown_option_is_named(tmp_path: Path) -> None:
     services.engine.dispose()
 
 
+def test_a_device_that_is_not_here_stops_the_worker_at_its_start(tmp_path: Path) -> None:
+    services = bootstrap.build(settings(tmp_path, device="cuda:99"), objects=MemoryObjects())
+    with pytest.raises(BadSettings, match=r"training\.options\.device: .*sees \d+ CUDA"):
+        build_trainer(services, signer=None)  # type: ignore[arg-type]
+    services.engine.dispose()
+
+
 def test_what_a_lesson_needs_is_read_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = site.trainer()
     list(trainer.ahead())
