@@ -15,6 +15,7 @@ import typer
 
 from models.base_cli import bench, build, doctor
 from models.explain_cli import explain
+from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images
 from models.terminal import NAME, AsJson, fail, say
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from models.runtime.bundle import Bundle
 
 app = typer.Typer(no_args_is_help=True, help="Build, train and check models.", pretty_exceptions_enable=False)
-GOOD_NAMES = "good,ok,normal,free,clean,functional"
-CANNOT_TRAIN = 4
 GRAPH_TOLERANCE = 1e-3
 """Of a class probability between torch and the same graph in float32: anything beyond is a fault of the export."""
 
@@ -61,8 +60,8 @@ def train(
         fail("--also needs --base: only a base with a tokenizer knows words", 2)
     if is_complete(out):
         fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
-    images = _read_images(data)
-    classes = _classes(images, good=_names(good), must_catch=_names(must_catch), also=_names(also))
+    images = read_images(data)
+    classes = named_classes(images, good=names(good), must_catch=names(must_catch), also=names(also))
     try:
         settings = StartingSettings(preset=preset, family=f"{line}-{preset}", flips=flips)
         learn, held = split(images, share=hold_out, seed=seed)
@@ -148,68 +147,6 @@ def _suffix(data: bytes) -> str:
     from models.runtime.image import read_header
 
     return read_header(data).type.removeprefix("image/")
-
-
-def _names(text: str) -> set[str]:
-    return {name.strip() for name in text.split(",") if name.strip()}
-
-
-def _read_images(folder: Path) -> list[LabelledImage]:
-    """Images with their folder as label; ``labels.csv`` (file,label[,domain][,group]) takes its place where it is."""
-    import csv
-
-    from models.nn.starting import LabelledImage
-
-    if not folder.is_dir():
-        fail(f"{folder} is no folder: give one with a folder of images per class", 2)
-    table = folder / "labels.csv"
-    try:
-        if not table.is_file():
-            paths = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"))
-            return [LabelledImage(_bytes(path), path.parent.name, source=str(path)) for path in paths]
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [_row(folder, r) for r in rows]
-    except (UnicodeDecodeError, csv.Error) as fault:
-        fail(f"{table} is no table in UTF-8: {fault}", 2)
-    except KeyError as missing:
-        fail(f"{table} needs the columns file and label; {missing} is not there", 2)
-    except OSError as fault:
-        fail(f"{table}: {fault.strerror or fault}", 2)
-
-
-def _row(folder: Path, row: dict[str, str | None]) -> LabelledImage:
-    """One row of labels.csv."""
-    from models.nn.starting import LabelledImage
-
-    name, label = row["file"], row["label"]
-    if not name or not label:
-        fail(f"{folder / 'labels.csv'}: a row lacks its file or its label: {name or label or 'both are empty'}", 2)
-    path = folder / name
-    return LabelledImage(_bytes(path), label, row.get("domain") or None, row.get("group") or None, str(path))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as fault:
-        fail(f"the image {path} cannot be opened: {fault.strerror or fault}; remove or replace it", 2)
-
-
-def _classes(images: list[LabelledImage], *, good: set[str], must_catch: set[str], also: set[str]) -> list[ClassSpec]:
-    from models.contracts.model_manifest import ClassSpec
-
-    names = sorted({image.label for image in images} | also)
-    if not names:
-        fail("the folder has no images: make one folder per class and put PNG, JPEG or BMP files into it", CANNOT_TRAIN)
-    defects = [name for name in names if name not in good]
-    if len(defects) == len(names) or not defects:
-        missing = "good" if defects else "defect"
-        fail(f"the classes {', '.join(names)} hold no {missing} class: name the good ones with --good", CANNOT_TRAIN)
-    if unknown := sorted(must_catch - set(defects)):
-        fail(f"--must-catch {unknown[0]}: there is no such defect class; there are: {', '.join(defects)}", 2)
-    ordered = [name for name in names if name in good] + defects
-    return [ClassSpec(name=n, defect=n in defects, must_catch=n in must_catch) for n in ordered]
 
 
 def _report(line: str, preset: str, report: dict[str, float], classes: list[ClassSpec], *, trained: int) -> str:
@@ -334,7 +271,7 @@ def parity(
 
     bundle = _open(folder)
     model = bundle.model()
-    images = _read_images(data)[:frames]
+    images = read_images(data)[:frames]
     if not images:
         fail(f"{data} has no images", 2)
     try:
