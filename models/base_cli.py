@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from models.terminal import NAME, AsJson, fail, say
+from models.terminal import NAME, AsJson, fail, numbers, say
 
 
 def build(
@@ -110,23 +110,13 @@ def bench(
 
     if not is_complete(folder):
         fail(f"{folder} holds no finished model: give a folder that edgeloop models build or train made", 2)
-    cores = _numbers(threads, "--threads")
-    wish = Wish(threads=cores, batches=_numbers(batch, "--batch"), calls=calls, swaps=swaps, layers=layers)
+    cores = numbers(threads, "--threads")
+    wish = Wish(threads=cores, batches=numbers(batch, "--batch"), calls=calls, swaps=swaps, layers=layers)
     try:
         found = run_bench(folder, wish, say=say)
     except (BadBundle, BadCheckpoint, RuntimeError) as fault:
         fail(str(fault))
     print(json.dumps(found.document(), sort_keys=True) if as_json else text(found))
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = (0,)
-    if any(not 1 <= number <= 1024 for number in found):
-        fail(f"{option} {text!r}: write whole numbers from 1 on, separated by commas", 2)
-    return found
 
 
 def doctor(as_json: AsJson = False) -> None:

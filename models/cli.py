@@ -16,6 +16,7 @@ import typer
 from models.base_cli import bench, build, doctor
 from models.explain_cli import explain
 from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images
+from models.rehearse_cli import rehearse
 from models.terminal import NAME, AsJson, fail, say
 
 if TYPE_CHECKING:
@@ -318,3 +319,4 @@ app.command()(build)
 app.command()(bench)
 app.command()(doctor)
 app.command()(explain)
+app.command()(rehearse)

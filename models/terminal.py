@@ -21,3 +21,14 @@ def fail(message: str, code: int = 1) -> NoReturn:
 def say(text: str) -> None:
     """Progress, for a person: stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers from 1 on between commas; ends the command on anything else."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = (0,)
+    if any(not 1 <= number <= 1024 for number in found):
+        fail(f"{option} {text!r}: write whole numbers from 1 on, separated by commas", 2)
+    return found

@@ -40,15 +40,16 @@ class Bench:
 
     def document(self) -> dict[str, Any]:
         """Plain values under stable names; a figure that was not measured is null."""
-        found: dict[str, Any] = _known(asdict(self))
+        found: dict[str, Any] = known(asdict(self))
         return {"schema": 1, **found}
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
+    """The same with null in the place of every figure that is not finite."""
     if isinstance(value, dict):
-        return {key: _known(one) for key, one in value.items()}
+        return {key: known(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_known(one) for one in value]
+        return [known(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
