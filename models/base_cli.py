@@ -24,6 +24,9 @@ def build(
     image_tokens: Annotated[
         int | None, typer.Option(help="Image tokens per frame; the preset's when left out.")
     ] = None,
+    expert_bits: Annotated[
+        int | None, typer.Option(help="4 or 8 bits per weight of a routed expert; the preset's when left out.")
+    ] = None,
     family: Annotated[str, typer.Option(help="The base's name; the preset's when left out.")] = "",
     version: Annotated[int, typer.Option(min=1, help="Grows with every base of the family.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
@@ -33,7 +36,7 @@ def build(
     from models.nn.build import Source
     from models.nn.build import build as made_of
     from models.nn.config import preset as named
-    from models.nn.config import with_image_tokens
+    from models.nn.config import with_expert_bits, with_image_tokens
     from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
     from models.nn.published import BadPublished
 
@@ -47,6 +50,7 @@ def build(
     try:
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
+        config = config if expert_bits is None else with_expert_bits(config, expert_bits)
         text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
         source = None if checkpoint is None else Source(checkpoint, text)
         made = made_of(

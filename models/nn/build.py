@@ -92,6 +92,10 @@ def build(
 
 def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, Tensor | None, dict[str, str | float]]:
     """The model with the directory's weights and the prompt as its own parameters; a language head of its own."""
+    if config.trunk.experts is not None:
+        raise BadPublished(
+            f"no checkpoint of preset {config.name} is published: build it without --checkpoint, with random weights"
+        )
     tokenizer = read_tokenizer(source.folder)
     prompt = tokenize_prompt(tokenizer, source.prompt, vocabulary=config.trunk.vocabulary)
     config = replace(config, prefix=len(prompt.prefix), suffix=len(prompt.suffix))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 TowerKind = Literal["siglip", "efficientnet_lite"]
+Scoring = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,31 @@ class TowerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsConfig:
+    """Feed-forwards of `width` in the place of a layer's own: `shared` for every token, `active` of `routed` per token.
+
+    Scores are a `softmax` over the experts, as in DeepSeek-V2, or a `sigmoid` of each, as in DeepSeek-V3, whose chosen
+    scores are then divided by their sum; both are multiplied by `scale`. The first `dense` layers have one
+    feed-forward. Routed experts are stored in `bits` (4 or 8), one scale per `block` inputs.
+    """
+
+    routed: int
+    active: int
+    shared: int
+    width: int
+    dense: int = 1
+    scoring: Scoring = "sigmoid"
+    scale: float = 1.0
+    bits: int = 8
+    block: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class TrunkConfig:
-    """Llama-shaped decoder; `vocabulary` counts in parameters only (the prompt is folded into the graph)."""
+    """Llama-shaped decoder; `vocabulary` counts in parameters only (the prompt is folded into the graph).
+
+    With `experts`, `ffn` is the width of the first layers' feed-forward only (`models.nn.moe`).
+    """
 
     width: int
     depth: int
@@ -52,6 +76,11 @@ class TrunkConfig:
     vocabulary: int
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
+    experts: ExpertsConfig | None = None
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether that layer's feed-forward is a mixture."""
+        return self.experts is not None and layer >= self.experts.dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +99,10 @@ class EdgeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint's metadata."""
-        return asdict(self)
+        values = asdict(self)
+        if self.trunk.experts is None:
+            del values["trunk"]["experts"]  # a dense checkpoint says what it said before there were experts
+        return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> EdgeConfig:
@@ -79,11 +111,13 @@ class EdgeConfig:
         Raises:
             TypeError, KeyError: a field is missing or unknown.
         """
+        experts = values["trunk"].get("experts")
+        trunk = {**values["trunk"], "experts": None if experts is None else ExpertsConfig(**experts)}
         return EdgeConfig(
             **{
                 **values,
                 "tower": TowerConfig(**values["tower"]),
-                "trunk": TrunkConfig(**values["trunk"]),
+                "trunk": TrunkConfig(**trunk),
                 "pixel_mean": tuple(values["pixel_mean"]),
                 "pixel_std": tuple(values["pixel_std"]),
             }
@@ -112,7 +146,18 @@ LARGE = EdgeConfig(
 )
 """Exactly DeepSeek-VL-1.3B's geometry, 1.753 B parameters with its tied vocabulary."""
 
-PRESETS = {preset.name: preset for preset in (NANO, LARGE)}
+LARGE_EXPERTS = replace(
+    LARGE,
+    name="1.7b-moe",
+    trunk=TrunkConfig(
+        width=1024, depth=13, heads=8, ffn=2816, vocabulary=102_400,
+        experts=ExpertsConfig(routed=128, active=4, shared=2, width=256, scale=2.5),
+    ),
+)  # fmt: skip
+"""The same tower before a trunk of 12 layers of DeepSeek-V3's routed experts and one dense layer: as many parameters as
+`1.7b`, a tenth of its trunk's work. No checkpoint of this geometry is published."""
+
+PRESETS = {preset.name: preset for preset in (NANO, LARGE, LARGE_EXPERTS)}
 TRAINABLE = tuple(name for name, config in PRESETS.items() if config.tower.kind == "efficientnet_lite")
 """Presets whose tower comes with weights. Training never touches the tower, so a random one would stay random."""
 
@@ -145,10 +190,26 @@ def with_image_tokens(config: EdgeConfig, tokens: int) -> EdgeConfig:
     return replace(config, tower=replace(tower, grid=possible[tokens]))
 
 
+def with_expert_bits(config: EdgeConfig, bits: int) -> EdgeConfig:
+    """The same preset with routed experts stored in 4 or 8 bits.
+
+    Raises:
+        ValueError: the preset has no experts, or there is no kernel for that width.
+    """
+    if config.trunk.experts is None:
+        raise ValueError(f"preset {config.name} has no routed experts")
+    if bits not in (4, 8):
+        raise ValueError(f"routed experts are stored in 4 or 8 bits, not {bits}")
+    return replace(config, trunk=replace(config.trunk, experts=replace(config.trunk.experts, bits=bits)))
+
+
 def tiny(name: str, *, image: int = 32) -> EdgeConfig:
     """A preset's shape at toy size: seconds instead of minutes, for tests of mechanics."""
     full = preset(name)
     trunk = replace(full.trunk, width=32, depth=2, heads=2, ffn=48, vocabulary=16)
+    if trunk.experts is not None:
+        experts = replace(trunk.experts, routed=8, active=2, shared=2, width=16, block=16)
+        trunk = replace(trunk, depth=3, experts=experts)
     if full.tower.kind == "siglip":
         tower = replace(full.tower, image=image, width=24, grid=image // 8, depth=2, heads=2, ffn=32, patch=8)
     else:

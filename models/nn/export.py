@@ -7,7 +7,8 @@ the last token only. Evidence is what each image patch added to that token in th
 
 LoRA inputs, all float32, scale alpha/r folded into B:
     ``<module>.lora_A`` [inputs, r] and ``<module>.lora_B`` [r, outputs]; query, key and value share one A of width 3r
-    (``attn.qkv``), gate and up one of width 2r (``mlp.gate_up``), with one B each.
+    (``attn.qkv``), gate and up one of width 2r (``mlp.gate_up``), with one B each. In layers with experts the shared
+    ones have LoRA (``shared.gate_up``, ``shared.down``), the routed ones do not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from models.nn.config import EdgeConfig
+from models.nn import export_moe
+from models.nn.config import EdgeConfig, TrunkConfig
 from models.nn.efficientnet import EfficientNetLite, SameConv
 from models.nn.graph import GraphBuilder, Shared
 from models.nn.model import DeepSeekEdge, SiglipTower, Trunk
@@ -65,11 +67,20 @@ def lora_groups(config: EdgeConfig) -> list[LoraGroup]:
             LoraGroup(f"layers.{i}.attn.qkv", tuple(f"{at}.self_attn.{p}_proj" for p in "qkv"), trunk.width,
                       (trunk.width,) * 3),
             LoraGroup(f"layers.{i}.attn.o", (f"{at}.self_attn.o_proj",), trunk.width, (trunk.width,)),
-            LoraGroup(f"layers.{i}.mlp.gate_up", (f"{at}.mlp.gate_proj", f"{at}.mlp.up_proj"), trunk.width,
-                      (trunk.ffn,) * 2),
-            LoraGroup(f"layers.{i}.mlp.down", (f"{at}.mlp.down_proj",), trunk.ffn, (trunk.width,)),
+            *_feed_forward_groups(trunk, i),
         ]  # fmt: skip
     return groups
+
+
+def _feed_forward_groups(trunk: TrunkConfig, i: int) -> list[LoraGroup]:
+    """Of the layer's feed-forward, or of its shared experts: routed experts have no LoRA."""
+    name, at, inner = f"layers.{i}.mlp", f"model.layers.{i}.mlp", trunk.ffn
+    if trunk.experts is not None and trunk.has_experts(i):
+        name, at, inner = f"layers.{i}.shared", f"{at}.shared_experts", trunk.experts.shared * trunk.experts.width
+    return [
+        LoraGroup(f"{name}.gate_up", (f"{at}.gate_proj", f"{at}.up_proj"), trunk.width, (inner,) * 2),
+        LoraGroup(f"{name}.down", (f"{at}.down_proj",), inner, (trunk.width,)),
+    ]
 
 
 def lora_shapes(config: EdgeConfig) -> dict[str, tuple[int, int]]:
@@ -257,10 +268,18 @@ class _TrunkGraph:
     def _mlp(self, x: str, i: int) -> str:
         graph, layer = self.graph, self.trunk.model.layers[i]
         shared = graph.quantize(self._norm(x, f"layers.{i}.norm2", layer.post_attention_layernorm))
-        gate, up = self._linears(shared, f"layers.{i}.mlp.gate_up", (layer.mlp.gate_proj, layer.mlp.up_proj))
+        if not self.config.trunk.has_experts(i):
+            return graph.op("Add", x, self._swiglu(shared, f"layers.{i}.mlp", layer.mlp))
+        chosen = export_moe.routed(graph, shared.name, f"layers.{i}.experts", layer.mlp)
+        everywhere = self._swiglu(shared, f"layers.{i}.shared", layer.mlp.shared_experts)
+        return graph.op("Add", x, graph.op("Add", chosen, everywhere))
+
+    def _swiglu(self, x: Shared, name: str, module: nn.Module) -> str:
+        graph = self.graph
+        gate, up = self._linears(x, f"{name}.gate_up", (module.gate_proj, module.up_proj))
         hidden = graph.op("Mul", graph.op("Mul", gate, graph.op("Sigmoid", gate)), up)
-        (down,) = self._linears(graph.quantize(hidden), f"layers.{i}.mlp.down", (layer.mlp.down_proj,))
-        return graph.op("Add", x, down)
+        (down,) = self._linears(graph.quantize(hidden), f"{name}.down", (module.down_proj,))
+        return down
 
     def _layer(self, x: str, i: int) -> str:
         graph, layer, heads = self.graph, self.trunk.model.layers[i], self.config.trunk.heads

@@ -24,6 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 23
 IR_VERSION = 11
+MICROSOFT = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
 Array = NDArray[np.generic]
 
 
@@ -98,7 +100,7 @@ class GraphBuilder:
         return name
 
     def op(self, kind: str, *inputs: str, out: str | None = None, **attributes: object) -> str:
-        """Append one node of the default domain with one output."""
+        """Append one node with one output; of the default domain unless `domain` names another."""
         self._counter += 1
         out = out or f"{kind.lower()}_{self._counter}"
         self.nodes.append(helper.make_node(kind, list(inputs), [out], name=f"{kind}_{self._counter}", **attributes))
@@ -112,6 +114,13 @@ class GraphBuilder:
             helper.make_node("Split", [source], names, name=f"Split_{self._counter}", axis=axis, num_outputs=parts)
         )
         return names
+
+    def top(self, source: str, count: int) -> str:
+        """The `count` largest values along the last axis, largest first."""
+        self._counter += 1
+        names = [f"top_{self._counter}", f"top_{self._counter}_at"]
+        self.nodes.append(helper.make_node("TopK", [source, self.integers(count)], names, name=f"TopK_{self._counter}"))
+        return names[0]
 
     def quantize(self, x: str) -> Shared:
         """Quantize an activation [B, N, C] once, for every linear that shares it."""
@@ -146,9 +155,9 @@ class GraphBuilder:
         graph = helper.make_graph(
             self.nodes, self.name, [*self.inputs, *self.lora_inputs], self.outputs, list(self.initializers.values())
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name=producer
-        )
+        domains = [helper.make_opsetid("", OPSET)]
+        domains += [helper.make_opsetid(MICROSOFT, 1)] * any(node.domain == MICROSOFT for node in self.nodes)
+        model = helper.make_model(graph, opset_imports=domains, ir_version=IR_VERSION, producer_name=producer)
         if model.ByteSize() < 2**31:
             onnx.checker.check_model(model)
         return model

@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from models.nn.config import EdgeConfig
 from models.nn.export import lora_groups
 from models.nn.model import ALIGNER_LINEARS, TRUNK_LINEARS, Trunk
+from models.nn.moe import RoutedExperts
 
 F32 = NDArray[np.float32]
 _NAME = "default"
 
 
 def quantized_copy(trunk: Trunk, device: torch.device | None = None) -> Trunk:
-    """A frozen copy whose linears hold what the int8 graph multiplies with: adapters then repair quantization too.
+    """A frozen copy whose linears and routed experts hold what the int8 graph multiplies with.
+
+    Adapters trained on it repair quantization too.
 
     Args:
         device: where the copy goes and is quantized; where the trunk lies when left out.
@@ -35,6 +38,8 @@ def quantized_copy(trunk: Trunk, device: torch.device | None = None) -> Trunk:
     for module in frozen.modules():
         if isinstance(module, nn.Linear):
             module.weight.copy_(_dequantized(module.weight))
+        elif isinstance(module, RoutedExperts):
+            module.dequantize_()
     return frozen
 
 
@@ -46,7 +51,10 @@ def _dequantized(weight: Tensor) -> Tensor:
 
 
 def with_lora(trunk: Trunk, config: EdgeConfig, *, dropout: float) -> Trunk:
-    """Inject LoRA into every linear of aligner and trunk, in place; only its weights require a gradient."""
+    """Inject LoRA into every linear of aligner and trunk, in place; only its weights require a gradient.
+
+    The weights of routed experts and routers are no linear modules and get none.
+    """
     names = "|".join((*ALIGNER_LINEARS, *TRUNK_LINEARS))
     inject_adapter_in_model(
         LoraConfig(

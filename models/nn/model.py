@@ -1,7 +1,8 @@
 """DeepSeek-Edge in torch: tower -> standardised tokens -> aligner -> [prefix | image | suffix] -> trunk -> embedding.
 
-The trunk is transformers' Llama, fed with embeddings; the embedding f is its normalised last token. Linear modules
-keep Llama's names, so PEFT targets and published checkpoints need no translation.
+The trunk is transformers' Llama, fed with embeddings, with a mixture of experts in the place of most feed-forwards
+where the preset says so (`models.nn.moe`); the embedding f is its normalised last token. Linear modules keep Llama's
+names, so PEFT targets and published checkpoints need no translation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from transformers import LlamaConfig, LlamaModel, SiglipVisionConfig, SiglipVisi
 
 from models.nn.config import EdgeConfig, TowerConfig
 from models.nn.efficientnet import EfficientNetLite
+from models.nn.moe import put_experts
 
 TRUNK_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALIGNER_LINEARS = ("fc1", "fc2")
@@ -94,6 +96,7 @@ class Trunk(nn.Module):
                 use_cache=False, pad_token_id=None, bos_token_id=None, eos_token_id=None,
             )
         )  # fmt: skip
+        put_experts(self.model.layers, trunk)
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch = tokens.shape[0]

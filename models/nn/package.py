@@ -106,7 +106,11 @@ def _files(model: DeepSeekEdge, golden: Sequence[Pixels], inline_bytes: int) -> 
 
 def _quantization(config: EdgeConfig) -> str:
     tower = "float32" if config.tower.kind == "efficientnet_lite" else "W8A8"
-    return f"linears W8A8, int8 weights per channel, uint8 activations per token; tower: {tower}; the rest float32"
+    text = f"linears W8A8, int8 weights per channel, uint8 activations per token; tower: {tower}; the rest float32"
+    experts = config.trunk.experts
+    if experts is None:
+        return text
+    return f"{text}; routed experts int{experts.bits}, a scale per {experts.block} inputs, activations int8 likewise"
 
 
 def preprocessing_of(config: EdgeConfig) -> Preprocessing:

@@ -7,7 +7,7 @@ not what the product itself loses. Errors of single groups do not add up to the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,12 @@ from models.nn.export import lora_groups
 from models.nn.graph import dequantized
 from models.nn.heads import embed
 from models.nn.model import DeepSeekEdge
+from models.nn.moe import RoutedExperts
 
 
 @dataclass(frozen=True, slots=True)
 class GroupError:
-    """A group of linears that read one activation, and what quantizing it alone does to the embedding."""
+    """A group of linears that read one activation, or a layer's routed experts, and what quantizing it alone does."""
 
     group: str
     error: float
@@ -31,18 +32,43 @@ class GroupError:
 
 @torch.no_grad()
 def sensitivity(model: DeepSeekEdge, tokens: NDArray[np.float16]) -> list[GroupError]:
-    """Every group of the trunk, worst first.
+    """Every group of the trunk and every layer's routed experts, worst first.
 
     Args:
         tokens: [N, T, C] image tokens of real frames.
     """
     exact = embed(model.trunk, tokens)
-    found = []
-    for group in lora_groups(model.config):
-        with quantized([model.trunk.get_submodule(name) for name in group.modules]):
+
+    def error(within: AbstractContextManager[None]) -> float:
+        with within:
             moved = embed(model.trunk, tokens)
-        found.append(GroupError(group.name, float(torch.linalg.norm(moved - exact) / torch.linalg.norm(exact))))
+        return float(torch.linalg.norm(moved - exact) / torch.linalg.norm(exact))
+
+    trunk = model.trunk
+    found = [
+        GroupError(group.name, error(quantized([trunk.get_submodule(name) for name in group.modules])))
+        for group in lora_groups(model.config)
+    ]
+    found += [
+        GroupError(f"layers.{i}.experts", error(stored(layer.mlp.experts)))
+        for i, layer in enumerate(trunk.model.layers)
+        if model.config.trunk.has_experts(i)
+    ]
     return sorted(found, key=lambda one: -one.error)
+
+
+@contextmanager
+def stored(experts: RoutedExperts) -> Iterator[None]:
+    """Within it these experts have the weights they are stored with; how the kernel rounds activations is left out."""
+    kept = [weight.data for weight in experts.parameters()]
+    try:
+        for weight in experts.parameters():
+            weight.data = weight.data.clone()
+        experts.dequantize_()
+        yield
+    finally:
+        for weight, before in zip(experts.parameters(), kept, strict=True):
+            weight.data = before
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from models.nn.parity import torch_embedding
 from models.runtime.preprocess import preprocess
 from tests.models.nn.toy import Toy, examples, picture, toy
 
-KINDS = ("nano", "1.7b")
+KINDS = ("nano", "1.7b", "1.7b-moe")
 
 
 def pixels(made: Toy, seed: int = 3) -> np.ndarray:
