@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from models.nn.graph import weight_bytes
+
 INLINE_BYTES = 64 << 20
 ALIGN = 4096
 """A page: what a file's mapping can begin at."""
@@ -24,7 +26,7 @@ class Graph:
     """A serialised graph, its data file if it has one, and where that may be cut."""
 
     onnx: bytes
-    data: bytes | None = None
+    data: bytes | bytearray | None = None
     borders: tuple[int, ...] = ()
 
 
@@ -34,7 +36,7 @@ def serialise(model: onnx.ModelProto, *, data_name: str, inline_bytes: int = INL
     Args:
         data_name: the data file's name, which the graph refers to.
     """
-    if model.ByteSize() <= inline_bytes:
+    if weight_bytes(model) <= inline_bytes:
         return Graph(model.SerializeToString())
     inputs = {one.name for one in model.graph.input}
     blob, borders = bytearray(), [0]
@@ -46,7 +48,7 @@ def serialise(model: onnx.ModelProto, *, data_name: str, inline_bytes: int = INL
         _point(tensor, data_name, offset=offset, length=len(tensor.raw_data))
         blob += b"\0" * (-len(blob) % ALIGN)
         borders.append(len(blob))
-    return Graph(model.SerializeToString(), bytes(blob), tuple(borders))
+    return Graph(model.SerializeToString(), blob, tuple(borders))
 
 
 def _point(tensor: TensorProto, location: str, *, offset: int, length: int) -> None:

@@ -59,17 +59,24 @@ def compare_exports(model: DeepSeekEdge, head: ClassHead, tokens: F16) -> dict[s
     exact = embed(model.trunk, tokens).numpy()
     found = {}
     for name, int8 in (("float32", False), ("int8", True)):
-        graph = serialise(export_trunk(model.trunk, model.config, int8=int8, lora=False), data_name=f"{name}.data")
         with tempfile.TemporaryDirectory(prefix="edgeloop-parity-") as folder:
-            (Path(folder) / "trunk.onnx").write_bytes(graph.onnx)
-            if graph.data is not None:
-                (Path(folder) / f"{name}.data").write_bytes(graph.data)
-            session = new_session(str(Path(folder) / "trunk.onnx"), SessionLimits(threads=torch.get_num_threads()))
+            path = _write_trunk(model, Path(folder), name, int8=int8)
+            session = new_session(str(path), SessionLimits(threads=torch.get_num_threads()))
         exported = np.concatenate(
             [session.run(["embedding"], {"tokens": one[None].astype(np.float32)})[0] for one in tokens]
         )
         found[name] = _parity(head, exact, exported)
     return found
+
+
+def _write_trunk(model: DeepSeekEdge, folder: Path, name: str, *, int8: bool) -> Path:
+    """The bare trunk's graph on disk; nothing of it stays in memory, where a session will want the same room."""
+    graph = serialise(export_trunk(model.trunk, model.config, int8=int8, lora=False), data_name=f"{name}.data")
+    path = folder / f"{name}.onnx"
+    path.write_bytes(graph.onnx)
+    if graph.data is not None:
+        (folder / f"{name}.data").write_bytes(graph.data)
+    return path
 
 
 def compare(

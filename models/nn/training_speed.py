@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -54,9 +53,10 @@ def measure_training(
         if compile_layers:
             compile_trunk(trunk)
         for batch in batches:
-            say(f"training speed, batch {batch}{', compiled' if compile_layers else ''}")
             found = _row(trunk, model.config, examples, classes=classes, batch=batch, device=device, steps=steps)
             rows.append(replace(found, compiled=compile_layers))
+            kind = "compiled layers" if compile_layers else "plain"
+            say(f"  {kind}, batch {batch}: {found.note or f'{found.images_per_s:.0f} images/s'}")
         del trunk
         _release(device)
     return rows
@@ -102,8 +102,8 @@ def _row(
 def gemm_tflops(device: torch.device, *, calls: int = 10) -> float:
     """TFLOP/s of one bfloat16 matrix product of 8192 x 8192 x 8192 (512 on a processor): the device's own ceiling."""
     side = GEMM_SIDE if device.type == "cuda" else 512
-    generator = np.random.default_rng(0)
-    a, b = (torch.from_numpy(generator.normal(size=(side, side))).to(device, torch.bfloat16) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(side, side, generator=generator, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b
     _wait(device)
