@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,9 @@ def bench(
     calls: Annotated[int, typer.Option(min=1, help="Timed calls of each measurement.")] = 10,
     swaps: Annotated[int, typer.Option(min=0, help="Adapters exchanged under load; 0 leaves it out.")] = 1000,
     layers: Annotated[int, typer.Option(min=0, help="Trunk layers that peers run; 0 leaves peers out.")] = 6,
+    against: Annotated[
+        Path | None, typer.Option(help="Only compare with this other base, call by call in turn.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a base on this machine, beside other runtimes and quantizers in the same run."""
@@ -115,6 +119,9 @@ def bench(
     if not is_complete(folder):
         fail(f"{folder} holds no finished model: give a folder that edgeloop models build or train made", 2)
     cores = numbers(threads, "--threads")
+    if against is not None:
+        _bench_against(folder, against, cores, calls=calls, as_json=as_json)
+        return
     wish = Wish(threads=cores, batches=numbers(batch, "--batch"), calls=calls, swaps=swaps, layers=layers)
     try:
         found = run_bench(folder, wish, say=say)
@@ -123,10 +130,37 @@ def bench(
     print(json.dumps(found.document(), sort_keys=True) if as_json else text(found))
 
 
+def _bench_against(folder: Path, other: Path, threads: tuple[int, ...], *, calls: int, as_json: bool) -> None:
+    """Both bases in turns under each number of threads; one, and all there are, when none was named."""
+    from models.nn.bench.against import check_alike, measure_against, text
+    from models.nn.bench.child import in_child
+    from models.nn.bench.ours import Frozen
+    from models.nn.bench.run import machine
+    from models.nn.bench.table import known
+    from models.runtime.bundle import BadBundle, is_complete, read_base
+
+    if not is_complete(other):
+        fail(f"{other} holds no finished model: give --against a folder that edgeloop models build or train made", 2)
+    try:
+        pair = Frozen(*read_base(folder)), Frozen(*read_base(other))
+        check_alike(*pair)
+        here, found = machine(), []
+        for count in threads or sorted({1, here.cores}):
+            say(f"{count} threads, {calls} calls in turn")
+            found.append(in_child(measure_against, *pair, count, calls))
+    except (BadBundle, RuntimeError) as fault:
+        fail(str(fault))
+    except ValueError as fault:
+        fail(str(fault), 2)
+    if as_json:
+        rows = [known(one.document()) for one in found]
+        print(json.dumps({"schema": 1, "machine": asdict(here), "rows": rows}, sort_keys=True))
+    else:
+        print("\n\n".join([here.text(), *(text(one) for one in found)]))
+
+
 def doctor(as_json: AsJson = False) -> None:
     """Which int8 kernels this processor has, and whether W8A8 bases are exact on it; exit 1 if they are not."""
-    from dataclasses import asdict
-
     from models.runtime.cpu import read_processor
 
     found = read_processor()

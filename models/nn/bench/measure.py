@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
 
-from models.nn.config import EdgeConfig
+from models.nn.config import EdgeConfig, TrunkConfig
 from models.nn.graph import GraphBuilder
 from models.runtime.base import SessionLimits, new_session
 
@@ -78,11 +78,20 @@ def work(config: EdgeConfig) -> Work:
         vision = patches * 3 * tower.patch**2 * tower.width
         vision += tower.depth * patches * (linears + 2 * patches * tower.width)
     length = config.prefix + tower.tokens + config.suffix
-    attention, mlp = 4 * trunk.width**2, 3 * trunk.width * trunk.ffn
-    layer = length * (attention + mlp + 2 * length * trunk.width)
-    last = length * 3 * trunk.width**2 + (tower.tokens + 1) * trunk.width**2 + mlp + 2 * length * trunk.width
+    attention = 4 * trunk.width**2
+    feed = [_feed_forward(trunk, layer) for layer in range(trunk.depth)]
+    layers = length * (sum(feed[:-1]) + (trunk.depth - 1) * (attention + 2 * length * trunk.width))
+    last = length * 3 * trunk.width**2 + (tower.tokens + 1) * trunk.width**2 + feed[-1] + 2 * length * trunk.width
     aligner = tower.tokens * (tower.width * trunk.width + trunk.width**2)
-    return Work(2e-9 * vision, 2e-9 * (aligner + (trunk.depth - 1) * layer + last))
+    return Work(2e-9 * vision, 2e-9 * (aligner + layers + last))
+
+
+def _feed_forward(trunk: TrunkConfig, layer: int) -> int:
+    """Multiply-adds of one token: of a mixture, the experts it meets and the router."""
+    experts = trunk.experts
+    if experts is None or not trunk.has_experts(layer):
+        return 3 * trunk.width * trunk.ffn
+    return trunk.width * (3 * experts.width * (experts.active + experts.shared) + experts.routed)
 
 
 def gemm_ceiling(config: EdgeConfig, *, threads: int, calls: int = 20) -> float:

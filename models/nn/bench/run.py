@@ -13,11 +13,13 @@ from models.nn.bench.ours import Frozen, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
 from models.nn.bench.table import Bench, Machine
 from models.nn.checkpoint import load_checkpoint, read_config
+from models.nn.config import TrunkConfig
 from models.runtime.bundle import CHECKPOINT, read_base
 from models.runtime.cpu import read_processor
 from models.runtime.golden import read_golden
 from models.runtime.preprocess import preprocess
 
+MOST_BYTES = int(1.9e9)
 PROGRAMS = ("onnxruntime", "torch", "openvino", "nncf")
 Say = Callable[[str], None]
 
@@ -52,13 +54,33 @@ def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Benc
     if wish.swaps:
         say(f"{wish.swaps} swaps under load")
         swaps = in_child(measure_swaps, frozen, max(threads), wish.swaps)
-    layers = min(wish.layers, config.trunk.depth)
+    layers = min(wish.layers, layers_in_one_file(config.trunk))
     return Bench(
-        machine=Machine(processor.name, ", ".join(processor.kernels), processor.cores, _versions()),
+        machine=machine(),
         preset=manifest.preset, weights=manifest.pretrained, image_tokens=config.tower.tokens, work=work(config),
         rows=rows, swaps=swaps, peers=_peers(folder, frozen, layers, threads=max(threads), calls=wish.calls, say=say),
         peer_threads=max(threads), peer_layers=layers,
     )  # fmt: skip
+
+
+def layers_in_one_file(trunk: TrunkConfig) -> int:
+    """How many of the first layers fit, in float32, into the 2 GB of one ONNX file without external data."""
+    count, held = 0, 0
+    while count < trunk.depth:
+        experts, inner = trunk.experts, trunk.ffn
+        if experts is not None and trunk.has_experts(count):
+            inner = experts.width * (experts.routed + experts.shared)
+        held += 4 * (4 * trunk.width**2 + 3 * trunk.width * inner)
+        if held > MOST_BYTES:
+            break
+        count += 1
+    return count
+
+
+def machine() -> Machine:
+    """Where this process runs."""
+    processor = read_processor()
+    return Machine(processor.name, ", ".join(processor.kernels), processor.cores, _versions())
 
 
 def _peers(folder: Path, frozen: Frozen, layers: int, *, threads: int, calls: int, say: Say) -> list[PeerRow]:

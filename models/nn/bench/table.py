@@ -22,6 +22,11 @@ class Machine:
     cores: int
     versions: dict[str, str]
 
+    def text(self) -> str:
+        """One line."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return f"{self.processor}, {self.cores} cores, {self.kernels}; {versions}"
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -55,11 +60,9 @@ def known(value: Any) -> Any:
 
 def text(bench: Bench) -> str:
     """Markdown, so that it can be kept as it is printed."""
-    machine = bench.machine
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     lines = [
         f"{bench.preset}, {bench.image_tokens} image tokens, weights: {bench.weights}",
-        f"{machine.processor}, {machine.cores} cores, {machine.kernels}; {versions}",
+        bench.machine.text(),
         f"work: {bench.work.frame:.0f} GFLOP a frame (tower {bench.work.tower:.0f}, trunk {bench.work.trunk:.0f})",
         "",
         "| threads | batch | load s | RSS MB | tower ms | trunk ms | frame ms | frames/s | adapter | of the ceiling |",
