@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -58,6 +57,7 @@ def rehearse(
     from models.nn.published import BadPublished
     from models.nn.rehearsal import Plan, Rehearsal, divide
     from models.nn.starting import CannotTrain
+    from models.runtime.cpu import physical_cores
 
     if out.exists():
         fail(f"{out} exists already: choose another --out", 2)
@@ -68,7 +68,7 @@ def rehearse(
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
         plan = Plan(
-            config, None if checkpoint is None else Source(checkpoint), device=device, threads=_cores(), images=images,
+            config, None if checkpoint is None else Source(checkpoint), device=device, threads=physical_cores(), images=images,
             steps=steps, batch=batch, batches=numbers(batches, "--batches"),
             compiled=(False, True) if compiled else (False,), swaps=swaps, seed=seed,
         )  # fmt: skip
@@ -83,17 +83,13 @@ def rehearse(
     print(json.dumps(_document(found, plan), sort_keys=True) if as_json else _text(found, plan))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _machine() -> str:
     from models.runtime.cpu import read_processor
 
     processor = read_processor()
     programs = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "onnxruntime"))
     kernels = ", ".join(processor.kernels)
-    return f"{processor.name}, {_cores()} cores, {kernels}; Python {platform.python_version()}, {programs}"
+    return f"{processor.name}, {processor.cores} cores, {kernels}; Python {platform.python_version()}, {programs}"
 
 
 def _document(found: Rehearsed, plan: Plan) -> dict[str, Any]:

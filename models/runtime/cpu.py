@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 CPUINFO = Path("/proc/cpuinfo")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 Level = Literal["exact", "saturates", "unknown"]
 _DOT_PRODUCT = {
     "amx_int8": "AMX int8 tiles",
@@ -30,7 +32,7 @@ _PLAIN = {"avx512bw": "AVX-512 without VNNI", "avx2": "AVX2 without VNNI"}
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """`kernels` are the int8 instructions found, best first; `int8` says what W8A8 does here."""
+    """`kernels` are the int8 instructions found, best first; `int8` says what W8A8 does here. `cores` are physical."""
 
     name: str
     machine: str
@@ -51,6 +53,23 @@ class Processor:
         return "This processor's int8 instructions are not known here: compare with edgeloop models parity before use."
 
 
+def physical_cores(topology: Path = TOPOLOGY, cpus: Iterable[int] | None = None) -> int:
+    """Cores that this process may use, counted once however many hyperthreads they have: two threads of one core share
+    its multipliers, so matrix products gain nothing from the second. A processor that hides its topology counts each.
+
+    Args:
+        cpus: the logical processors to count; those of this process when left out.
+    """
+    given = sorted(os.sched_getaffinity(0) if cpus is None else cpus)
+    cores = set()
+    for cpu in given:
+        try:
+            cores.add((topology / f"cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii").strip())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
 def read_processor(cpuinfo: Path = CPUINFO, *, machine: str | None = None, cores: int | None = None) -> Processor:
     """What this machine is. Without a readable `cpuinfo` nothing is claimed."""
     try:
@@ -69,7 +88,7 @@ def read_processor(cpuinfo: Path = CPUINFO, *, machine: str | None = None, cores
     return Processor(
         name=fields.get("model name") or fields.get("hardware") or platform.processor() or "unknown",
         machine=machine or platform.machine(),
-        cores=cores or len(os.sched_getaffinity(0)),
+        cores=cores or physical_cores(),
         kernels=kernels,
         int8=level,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.runtime.cpu import read_processor
+from models.runtime.cpu import physical_cores, read_processor
 
 ZEN4 = "model name\t: AMD EPYC 9R14\nflags\t\t: fpu sse avx2 avx512bw avx512_vnni\n\nmodel name\t: another\n"
 SKYLAKE = "model name\t: Intel Xeon 8175M\nflags\t\t: fpu avx2 avx512bw\n"
@@ -39,3 +39,16 @@ def test_an_unknown_machine_claims_nothing(tmp_path: Path) -> None:
     found = read_processor(tmp_path / "none", machine="riscv64")
     assert (found.int8, found.kernels) == ("unknown", ())
     assert "edgeloop models parity" in found.advice
+
+
+def test_hyperthreads_of_one_core_count_once(tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        folder = tmp_path / f"cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings + "\n")
+    assert physical_cores(tmp_path, range(4)) == 2
+    assert physical_cores(tmp_path, [1, 3]) == 1
+
+
+def test_a_hidden_topology_counts_every_processor(tmp_path: Path) -> None:
+    assert physical_cores(tmp_path, range(6)) == 6
