@@ -95,7 +95,7 @@ def _fitted(folder: Path, images: list[LabelledImage], task: dict[str, Any]) -> 
     """A release on a base that `build` made."""
     from models.nn.checkpoint import load_checkpoint
     from models.nn.first import Ground, first_release
-    from models.runtime.bundle import CHECKPOINT, Bundle, open_base
+    from models.runtime.bundle import CHECKPOINT, Bundle, language_files, open_base
     from models.runtime.golden import read_golden
 
     if not _is_base(folder):
@@ -105,7 +105,8 @@ def _fitted(folder: Path, images: list[LabelledImage], task: dict[str, Any]) -> 
     golden = read_golden(files[base.file("golden").name].read_bytes())
     words = _words(folder, model, [spec.name for spec in task["classes"]])
     packed, facts = first_release(Ground(open_base(base, files), model, golden, words), images, **task)
-    return Bundle(base, files, (folder / CHECKPOINT).read_bytes(), packed.manifest, packed.blobs, facts)
+    checkpoint, language = (folder / CHECKPOINT).read_bytes(), language_files(folder)
+    return Bundle(base, files, checkpoint, packed.manifest, packed.blobs, facts, language)
 
 
 def _words(folder: Path, model: Any, names: list[str]) -> Any:

@@ -17,9 +17,9 @@ from models.contracts.base import sha256_hex
 from models.nn.config import EdgeConfig
 from models.nn.efficientnet import folded_state
 from models.nn.model import DeepSeekEdge
+from models.runtime.bundle import LANGUAGE_HEAD
 
 FORMAT = "edgeloop-checkpoint-1"
-LANGUAGE_HEAD = "language_head.safetensors"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_NAME = "EfficientNet-Lite0, ImageNet (Apache-2.0)"
 
@@ -58,13 +58,23 @@ def language_head(folder: Path, model: DeepSeekEdge) -> torch.Tensor:
     Raises:
         BadCheckpoint: the file is damaged, or belongs to another model.
     """
+    path = folder / LANGUAGE_HEAD
+    return read_language_head(path if path.is_file() else None, model)
+
+
+def read_language_head(path: Path | None, model: DeepSeekEdge) -> torch.Tensor:
+    """Rows [vocabulary, D] of the language head in a file of any name; None: the model's embedding table.
+
+    Raises:
+        BadCheckpoint: the file is damaged, or belongs to another model.
+    """
     table = model.trunk.model.embed_tokens.weight.detach()
-    if not (folder / LANGUAGE_HEAD).is_file():
+    if path is None:
         return table
     try:
-        head = load_file(folder / LANGUAGE_HEAD)["weight"].float()
+        head = load_file(path)["weight"].float()
     except (SafetensorError, KeyError) as fault:
-        raise BadCheckpoint(f"{folder / LANGUAGE_HEAD}: {fault}") from fault
+        raise BadCheckpoint(f"{path}: {fault}") from fault
     if head.shape != table.shape:
         raise BadCheckpoint(f"{LANGUAGE_HEAD} is {tuple(head.shape)}, the embedding table {tuple(table.shape)}")
     return head

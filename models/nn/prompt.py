@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from models.runtime.bundle import TOKENIZER
+
 MARK = "<image>"
-TOKENIZER = "tokenizer.json"
 BEGIN = ("<｜begin▁of▁sentence｜>", "<s>", "<bos>")
 DEFAULT_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -50,6 +51,15 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / TOKENIZER
     if not path.is_file():
         raise BadPrompt(f"{path} is missing: the prompt cannot be folded without it; copy it beside the weights")
+    return open_tokenizer(path)
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file of any name.
+
+    Raises:
+        BadPrompt: it is none.
+    """
     try:
         return Tokenizer.from_file(str(path))
     except Exception as fault:  # tokenizers raises bare Exception

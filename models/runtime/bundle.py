@@ -1,6 +1,7 @@
 """A trained model as a folder: base, checkpoint, adapter release and their blobs, every byte checked on the way back.
 
     base.json  files/<name>  checkpoint.safetensors  adapter.json  metrics.json  blobs/<sha256>  complete
+    tokenizer.json  language_head.safetensors    of a base from a published checkpoint; the second where it is not tied
 
 A joint reference has no base of its own: its folder holds an adapter release only. A base that was built but belongs to
 no line yet has no release. ``complete`` is written last, so a folder without it is an interrupted run and counts as
@@ -24,6 +25,8 @@ from models.runtime.inspector import LineModel, load_model
 
 COMPLETE = "complete"
 CHECKPOINT = "checkpoint.safetensors"
+TOKENIZER = "tokenizer.json"
+LANGUAGE_HEAD = "language_head.safetensors"
 
 
 class BadBundle(ValueError):
@@ -32,7 +35,8 @@ class BadBundle(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What training made. `files` by name; `checkpoint` is what adapters are trained on; `metrics` are for the gate."""
+    """What training made. `files` by name; `checkpoint` is what adapters are trained on; `metrics` are for the gate;
+    `language` are the tokenizer and language head of a base that has them, by name. No box needs those."""
 
     base: BaseManifest
     files: Mapping[str, Path]
@@ -40,6 +44,7 @@ class Bundle:
     adapter: AdapterManifest
     blobs: Mapping[str, bytes]
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    language: Mapping[str, Path] = field(default_factory=dict)
 
     def open_base(self) -> Base:
         """The base's graphs in ONNX Runtime."""
@@ -80,6 +85,11 @@ def read_base(folder: Path) -> tuple[BaseManifest, dict[str, Path]]:
     return base, files
 
 
+def language_files(folder: Path) -> dict[str, Path]:
+    """What the folder has of a language, by name; empty for a base that was trained here."""
+    return {name: folder / name for name in (TOKENIZER, LANGUAGE_HEAD) if (folder / name).is_file()}
+
+
 def open_base(base: BaseManifest, files: Mapping[str, Path], *, limits: SessionLimits | None = None) -> Base:
     """The base's graphs in ONNX Runtime; data files are found beside their graphs."""
     tower, trunk = (str(files[base.file(role).name]) for role in ("tower", "trunk"))
@@ -92,6 +102,9 @@ def write_starting(folder: Path, bundle: Bundle) -> None:
     for name, path in bundle.files.items():
         if path != folder / "files" / name:
             shutil.copyfile(path, folder / "files" / name)
+    for name, path in bundle.language.items():
+        if path != folder / name:
+            shutil.copyfile(path, folder / name)
     (folder / "base.json").write_bytes(bundle.base.encode())
     (folder / CHECKPOINT).write_bytes(bundle.checkpoint)
     (folder / "metrics.json").write_text(json.dumps(dict(bundle.metrics)))
@@ -120,7 +133,7 @@ def read_starting(folder: Path) -> Bundle:
     except (OSError, ValueError) as fault:
         raise BadBundle(f"{folder} is incomplete ({fault}): it holds no whole model; make it again") from fault
     adapter, blobs = read_adapter(folder)
-    return Bundle(base, files, checkpoint, adapter, blobs, metrics)
+    return Bundle(base, files, checkpoint, adapter, blobs, metrics, language_files(folder))
 
 
 def _check(path: Path, sha256: str, folder: Path) -> None:
