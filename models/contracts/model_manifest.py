@@ -175,6 +175,24 @@ class Thresholds(Manifest):
         return self
 
 
+class CascadeCuts(Manifest):
+    """Cuts on this model's defect score when it is the gate in front of a bigger one. Below `certain_pass_below` the
+    part passes here, from `certain_reject_above` it is rejected here; between them the big model decides. A cut that is
+    absent ends nothing on its side. `calibrated_against` is the digest of the big model's adapter manifest.
+    """
+
+    certain_pass_below: Probability | None = None
+    certain_reject_above: Probability | None = None
+    calibrated_against: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CascadeCuts:
+        below, above = self.certain_pass_below, self.certain_reject_above
+        if below is not None and above is not None and below > above:
+            raise ValueError("cascade cuts must satisfy certain_pass_below <= certain_reject_above")
+        return self
+
+
 class ExposureLimits(Manifest):
     """Frames outside these limits are not judged. Grey levels 0-255; sharpness is the Laplacian's variance."""
 
@@ -237,8 +255,19 @@ class AdapterManifest(Manifest):
     refs: Blob
     golden: Golden
     roi: tuple[Probability, Probability, Probability, Probability] | None = None
+    cascade: CascadeCuts | None = None
     lineage: Lineage
     created_at: Timestamp
+
+    @model_validator(mode="after")
+    def _certain_verdicts_agree_with_the_call(self) -> AdapterManifest:
+        cuts, call_at = self.cascade, self.thresholds.call_at
+        if cuts is None:
+            return self
+        below, above = cuts.certain_pass_below, cuts.certain_reject_above
+        if (below is not None and below > call_at) or (above is not None and above < call_at):
+            raise ValueError("cascade cuts must lie on both sides of thresholds.call_at")
+        return self
 
     @model_validator(mode="after")
     def _sizes_are_sane(self) -> AdapterManifest:

@@ -115,9 +115,12 @@ class Decision(Message):
 
 
 class ModelRef(Message):
-    """Exactly which bytes judged the part, by digest."""
+    """Exactly which bytes judged the part, by digest. `release` is the line's; `gate` is the gate's own release when it
+    decided in front of the line's model, and then the digests are the gate's.
+    """
 
     release: Count
+    gate: Count | None = None
     base: Sha256
     adapter: Sha256 | None = None
     head: Sha256

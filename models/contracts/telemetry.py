@@ -31,6 +31,53 @@ class CameraHealth(Message):
     detail: Text | None = None
 
 
+class CascadeSums(Message):
+    """Sums over the parts of a box with a gate in front of the line's model; see `models.runtime.cascade`.
+
+    Every part counts once in `n_pass`, `n_reject` (both ended at the gate) or `n_escalated`; `n_late` are escalated
+    parts whose deadline passed. Of the `n_audited` parts the big model disagreed on `escapes`, `overkills` and
+    `unsures`. The sums of weights, one over the audit probability, make estimates add up over changed shares.
+    """
+
+    n_pass: Count = 0
+    n_reject: Count = 0
+    n_escalated: Count = 0
+    n_late: Count = 0
+    n_audited: Count = 0
+    n_audits_lost: Count = 0
+    escapes: Count = 0
+    overkills: Count = 0
+    unsures: Count = 0
+    sum_w: Finite = 0.0
+    sum_w2: Finite = 0.0
+    sum_w_escape: Finite = 0.0
+    sum_w_overkill: Finite = 0.0
+    sum_w_unsure: Finite = 0.0
+
+
+class EstimatedShare(Message):
+    """With its two-sided 95 % limits."""
+
+    rate: Probability
+    low: Probability
+    high: Probability
+
+
+class CascadeHealth(Message):
+    """`trouble` says in words why every part goes to the big model, or why none does. Sums are since the start of the
+    process; the shares are of all parts that ended at the gate, absent before the first audited one.
+    """
+
+    gate_line: Identifier
+    release: Count
+    update_state: Text = "idle"
+    trouble: Text | None = None
+    sums: CascadeSums
+    escape: EstimatedShare | None = None
+    overkill: EstimatedShare | None = None
+    unsure: EstimatedShare | None = None
+
+
 class Heartbeat(Message):
     """`max_seq` with `pending` and the declared losses is what the conservation audit is made of.
 
@@ -64,6 +111,7 @@ class Heartbeat(Message):
     latency_p99_ms: Finite | None = None
     resent_bytes: Count = 0
     cameras: dict[Identifier, CameraHealth] = Field(default_factory=dict)
+    cascade: CascadeHealth | None = None
 
 
 class Presence(Message):
@@ -96,7 +144,10 @@ class AggregateCell(Message):
 
 
 class Aggregate(Message):
-    """One period (an hour) of one edge and line; acknowledged by `id`; `number` counts from 1 per epoch."""
+    """One period (an hour) of one edge and line; acknowledged by `id`; `number` counts from 1 per epoch.
+
+    `cascade` rides in the first record of a period only, so that records add up.
+    """
 
     v: Literal[1] = 1
     id: Sid
@@ -108,6 +159,7 @@ class Aggregate(Message):
     period_end: Timestamp
     period: Count
     cells: list[AggregateCell] = Field(max_length=256)
+    cascade: CascadeSums | None = None
 
 
 class Flag(Message):
