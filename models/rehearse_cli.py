@@ -68,8 +68,8 @@ def rehearse(
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
         plan = Plan(
-            config, None if checkpoint is None else Source(checkpoint), device=device, threads=physical_cores(), images=images,
-            steps=steps, batch=batch, batches=numbers(batches, "--batches"),
+            config, None if checkpoint is None else Source(checkpoint), device=device, threads=physical_cores(),
+            images=images, steps=steps, batch=batch, batches=numbers(batches, "--batches"),
             compiled=(False, True) if compiled else (False,), swaps=swaps, seed=seed,
         )  # fmt: skip
         sets = divide(given, limit=images, known=known, seed=seed)

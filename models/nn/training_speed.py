@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class SpeedRow:
     """
 
     batch: int
-    compiled: bool = False
+    compiled: bool
     images_per_s: float = float("nan")
     step_ms: float = float("nan")
     tflops: float = float("nan")
@@ -50,11 +50,10 @@ def measure_training(
     rows = []
     for compile_layers in compiled:
         trunk = with_lora(quantized_copy(model.trunk, device), model.config, dropout=0.0)
-        if compile_layers:
-            compile_trunk(trunk)
         for batch in batches:
-            found = _row(trunk, model.config, examples, classes=classes, batch=batch, device=device, steps=steps)
-            rows.append(replace(found, compiled=compile_layers))
+            settings = AdaptSettings(compiled=compile_layers)
+            found = _row(trunk, model.config, examples, classes=classes, batch=batch, settings=settings, steps=steps)
+            rows.append(found)
             kind = "compiled layers" if compile_layers else "plain"
             say(f"  {kind}, batch {batch}: {found.note or f'{found.images_per_s:.0f} images/s'}")
         del trunk
@@ -62,19 +61,15 @@ def measure_training(
     return rows
 
 
-def compile_trunk(trunk: Trunk) -> None:
-    """Compile every layer in place. Layers share their code, so the compiler works once and not once a layer."""
-    for layer in trunk.model.layers:
-        layer.compile()
-
-
 def _row(
-    trunk: Trunk, config: EdgeConfig, examples: Examples, *, classes: int, batch: int, device: torch.device, steps: int
+    trunk: Trunk, config: EdgeConfig, examples: Examples, *,
+    classes: int, batch: int, settings: AdaptSettings, steps: int,
 ) -> SpeedRow:  # fmt: skip
     torch.manual_seed(0)
+    device = trunk.prefix.device
     head = nn.Linear(config.trunk.width, classes).to(device)
     source = Batches(examples, classes, torch.Generator().manual_seed(0), device=device)
-    training = LoraTraining(trunk, head, config, steps=WARM_STEPS + steps, settings=AdaptSettings())
+    training = LoraTraining(trunk, head, config, steps=WARM_STEPS + steps, settings=settings)
     begin = time.perf_counter()
     try:
         for _ in range(WARM_STEPS):
@@ -86,15 +81,17 @@ def _row(
             training.step(*source.draw(batch))
         _wait(device)
     except torch.OutOfMemoryError:
+        training.finish()
         del training
         _release(device)
-        return SpeedRow(batch, note="does not fit into the device's memory")
+        return SpeedRow(batch, settings.compiled, note="does not fit into the device's memory")
     step = (time.perf_counter() - begin) / steps
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
+    training.finish()
     del training
     _release(device)
     return SpeedRow(
-        batch, images_per_s=batch / step, step_ms=step * 1e3, peak_gb=peak, ready_s=ready,
+        batch, settings.compiled, images_per_s=batch / step, step_ms=step * 1e3, peak_gb=peak, ready_s=ready,
         tflops=2e-3 * work(config).trunk * batch / step,
     )  # fmt: skip
 
