@@ -348,18 +348,22 @@ def train_worker(services: Services) -> Worker:
     Raises:
         ota.errors.PublishError: the key is missing or open to others.
     """
+    from cloud.trainer.describe import DESCRIBE  # noqa: PLC0415 - only this process may import torch
     from cloud.trainer.service import build_trainer  # noqa: PLC0415 - only this process may import torch
 
     settings = services.settings
     trainer = build_trainer(services, signer=load_online(settings.release.keys / "trainer.pem"))
-    return _worker(services, {TRAIN: trainer.handle, PROPOSE: trainer.propose}, trainer.ahead)
+    handlers = {TRAIN: trainer.handle, PROPOSE: trainer.propose}
+    return _worker(services, handlers, trainer.ahead, idle={DESCRIBE: trainer.describer.handle})
 
 
-def _worker(services: Services, handlers: dict[str, Any], ahead: Ahead) -> Worker:
+def _worker(
+    services: Services, handlers: dict[str, Any], ahead: Ahead, idle: dict[str, Any] | None = None
+) -> Worker:  # fmt: skip
     section = services.settings.worker
     return Worker(
         jobs=services.jobs, handlers=handlers, owner=owner(), lease_s=section.lease_s, poll_s=section.poll_s,
-        ahead=ahead,
+        ahead=ahead, idle=idle,
     )  # fmt: skip
 
 

@@ -41,7 +41,9 @@ def publish_bundle(services: Services, bundle: Bundle, keys: KeyFolder) -> dict[
     manifest = bundle.adapter
     _refuse_beside_renewal(services, manifest.line)
     try:
-        services.registry.add_base(bundle.base, bundle.files, bundle.checkpoint, actor="first release")
+        services.registry.add_base(
+            bundle.base, bundle.files, bundle.checkpoint, language=bundle.language, actor="first release"
+        )
         if manifest.line not in services.repository.lines():
             services.repository.add_line(manifest.line, keys)
         services.repository.add_base(bundle.base, bundle.files, keys.offline("base"), keys.online())

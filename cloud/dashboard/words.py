@@ -118,6 +118,8 @@ def review_words(speech: Speech) -> dict[str, object]:
         "skipped_mark": say("skipped"),
         "undone": say("Taken back: {name}."),
         "nothing_to_undo": say("There is nothing to take back."),
+        "language": speech.html,
+        "words_from": say("About the decision of release {release}"),
         "no_suggestion": say("The model made no suggestion. Choose a class."),
         "could_not_judge": say("The model could not judge this one"),
         "flag_on": say("Flagged for a second look."),

@@ -206,6 +206,21 @@ class Task(Table):
     closed_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class Description(Table):
+    """What a base's language model said of a sample, in one language: words, never a measurement. `text` is None where
+    nothing may be shown, with the reason in `dropped`. `release` is the one whose decision was described.
+    """
+
+    __tablename__ = "descriptions"
+    sid: Mapped[str] = mapped_column(ForeignKey("samples.sid"), primary_key=True)
+    language: Mapped[str] = mapped_column(String(8), primary_key=True)
+    text: Mapped[str | None] = mapped_column(Text)
+    dropped: Mapped[str | None] = mapped_column(String(32))
+    base_sha: Mapped[str] = mapped_column(ForeignKey("bases.sha256"))
+    release: Mapped[int]
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
 class Label(Table):
     """One judgement of one person. The newest that is not undone counts; the others are history."""
 
@@ -256,7 +271,9 @@ class Snapshot(Table):
 
 
 class BaseRow(Table):
-    """A frozen base. Its graphs and the checkpoint that adapters are trained on are blobs in the object store."""
+    """A frozen base. Its graphs and the checkpoint that adapters are trained on are blobs in the object store; so are
+    the tokenizer and the language head of one that can word what it sees (no head: it is the embedding table).
+    """
 
     __tablename__ = "bases"
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -264,6 +281,8 @@ class BaseRow(Table):
     version: Mapped[int]
     manifest: Mapped[dict[str, Any]]
     checkpoint: Mapped[str] = mapped_column(String(64))
+    tokenizer: Mapped[str | None] = mapped_column(String(64))
+    language_head: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 

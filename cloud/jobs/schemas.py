@@ -53,6 +53,10 @@ class Stopping(Exception):
     """The worker is told to stop: the job goes back to ready and loses no attempt."""
 
 
+class Overtaken(Exception):
+    """Work that only fills idle time has to make room: the job goes back to ready and loses no attempt."""
+
+
 class PermanentFailure(Exception):
     """Trying again cannot help; the text says what a person must do."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from cloud.clock import NowUs
@@ -34,6 +34,13 @@ class RetryPolicy:
     def delay_s(self, attempt: int, draw: float) -> float:
         """Seconds to wait after the failure of run `attempt` (1 is the first); `draw` is uniform in 0..1."""
         return draw * min(self.base_s * 2.0 ** (attempt - 1), self.cap_s)
+
+
+def _due(now: int) -> ColumnElement[bool]:
+    return or_(
+        (Job.state == "ready") & (Job.not_before <= now),
+        (Job.state == "leased") & (Job.lease_until < now),
+    )
 
 
 def view(row: Job) -> JobView:
@@ -74,17 +81,18 @@ class JobService:
         prefixes = [Job.key.startswith(f"{kind}/{line}/", autoescape=True) for kind in kinds]
         return list(session.scalars(select(Job.key).where(Job.state.in_(IN_FLIGHT), or_(*prefixes)).order_by(Job.id)))
 
+    def is_due(self, kinds: Sequence[str]) -> bool:
+        """Whether a job of these kinds could be leased now."""
+        with self._reads() as session:
+            query = select(Job.id).where(Job.kind.in_(kinds), _due(self._now())).limit(1)
+            return session.scalars(query).first() is not None
+
     def lease(self, kinds: Sequence[str], owner: str, lease_s: float) -> LeasedJob | None:
         """The oldest job that is due, now held by `owner`; also one whose holder's lease ran out."""
+        if not self.is_due(kinds):  # idle workers poll: they must not take SQLite's one write lock for it
+            return None
         now = self._now()
-        due = or_(
-            (Job.state == "ready") & (Job.not_before <= now),
-            (Job.state == "leased") & (Job.lease_until < now),
-        )
-        query = select(Job).where(Job.kind.in_(kinds), due).order_by(Job.not_before, Job.id)
-        with self._reads() as session:  # idle workers poll: they must not take SQLite's one write lock for it
-            if session.scalars(query.limit(1)).first() is None:
-                return None
+        query = select(Job).where(Job.kind.in_(kinds), _due(now)).order_by(Job.not_before, Job.id)
         with self._begin() as session:
             for row in session.scalars(query.with_for_update(skip_locked=True)):
                 if row.attempts >= self._retry.max_attempts:

@@ -5,6 +5,7 @@ worker is stopping or the lease is lost, so a handler that beats between its ste
 handler ends the run, never the worker.
 
 While no job is due the worker does what can be done ahead of one, in small pieces, so that a job never waits for it.
+When there is nothing of that either it runs jobs of its idle kinds, and puts one back as soon as another job is due.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from cloud.jobs.schemas import LeasedJob, LeaseLost, NotYet, PermanentFailure, Stopping
+from cloud.jobs.schemas import LeasedJob, LeaseLost, NotYet, Overtaken, PermanentFailure, Stopping
 from cloud.jobs.service import JobService
 from cloud.objects import StoreUnavailable
 
@@ -26,8 +27,8 @@ log = structlog.get_logger(__name__)
 class Beat:
     """A running job's line to its lease. Thread-safe."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, stop: threading.Event, *, overtaken: Callable[[], bool] = lambda: False) -> None:
+        self._stop, self._overtaken = stop, overtaken
         self._lost = threading.Event()
         self.fraction: float | None = None
 
@@ -42,11 +43,14 @@ class Beat:
         Raises:
             LeaseLost: another worker has the job.
             Stopping: the worker is told to stop.
+            Overtaken: the job only fills idle time, and that is over.
         """
         if self._lost.is_set():
             raise LeaseLost("the lease was lost")
         if self._stop.is_set():
             raise Stopping
+        if self._overtaken():
+            raise Overtaken
 
     def progress(self, fraction: float) -> None:
         """Say how far the job is, 0 to 1, and `check`."""
@@ -71,10 +75,12 @@ class Worker:
     def __init__(
         self, *, jobs: JobService, handlers: Mapping[str, Handler], owner: str, lease_s: float = 60.0,
         poll_s: float = 0.5, ahead: Ahead | None = None, rest_s: float = 5.0,
+        idle: Mapping[str, Handler] | None = None,
     ) -> None:  # fmt: skip
         """Args: `owner` must differ between processes, e.g. host name and process id; `rest_s` seconds lie between two
-        passes of `ahead`."""
+        passes of `ahead`; `idle` are the handlers of kinds that wait until nothing else is to do."""
         self._jobs, self._handlers, self._owner = jobs, dict(handlers), owner
+        self._idle = dict(idle or {})
         self._lease_s, self._poll_s = lease_s, poll_s
         self._ahead, self._rest_s = ahead, rest_s
         self._pass: Iterator[None] | None = None
@@ -85,7 +91,7 @@ class Worker:
         """Run jobs until `stop` is set; a job under way is put back. Never raises."""
         while not stop.is_set():
             try:
-                worked = self.run_one(stop) or self.prepare_one()
+                worked = self.run_one(stop) or self.prepare_one() or self.run_idle(stop)
             except Exception:  # the loop's outermost edge: a database that is away must not end the worker
                 self.faults += 1
                 log.exception("worker_fault", faults=self.faults)
@@ -95,14 +101,24 @@ class Worker:
 
     def run_one(self, stop: threading.Event | None = None) -> bool:
         """Run at most one job; False when none is due."""
-        job = self._jobs.lease(list(self._handlers), self._owner, self._lease_s)
+        return self._run_one(self._handlers, Beat(stop or threading.Event()))
+
+    def run_idle(self, stop: threading.Event | None = None) -> bool:
+        """Run at most one job of an idle kind; False when none is due. Another job that becomes due ends it."""
+        kinds = list(self._handlers)
+        return self._run_one(
+            self._idle, Beat(stop or threading.Event(), overtaken=lambda: self._jobs.is_due(kinds))
+        )  # fmt: skip
+
+    def _run_one(self, handlers: Mapping[str, Handler], beat: Beat) -> bool:
+        job = self._jobs.lease(list(handlers), self._owner, self._lease_s) if handlers else None
         if job is None:
             return False
-        beat, over = Beat(stop or threading.Event()), threading.Event()
+        over = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(job, beat, over), name=f"renew {job.key}", daemon=True)
         renewing.start()
         try:
-            end = self._attempt(job, beat)
+            end = self._attempt(job, beat, handlers[job.kind])
         finally:
             over.set()
             renewing.join()
@@ -144,14 +160,14 @@ class Worker:
                 self.faults += 1
                 log.exception("lease_not_renewed", job=job.key)
 
-    def _attempt(self, job: LeasedJob, beat: Beat) -> Callable[[], None]:
+    def _attempt(self, job: LeasedJob, beat: Beat, handler: Handler) -> Callable[[], None]:
         """Run the handler; returns what to record."""
         log.info("job_starts", job=job.key, run=job.attempt)
         try:
-            result = self._handlers[job.kind](job, beat)
+            result = handler(job, beat)
         except LeaseLost:
             return lambda: None
-        except Stopping:
+        except (Stopping, Overtaken):
             return lambda: self._jobs.put_back(job)
         except NotYet as wait:
             reason, delay_s = str(wait), wait.delay_s

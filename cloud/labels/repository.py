@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from cloud.db.tables import Label, Sample, Task
+from cloud.db.tables import Description, Label, Sample, Task
 
 
 class Cursor(NamedTuple):
@@ -49,6 +49,15 @@ def open_counts(session: Session, line: str) -> dict[str, int]:
     """Open tasks per queue."""
     query = select(Task.queue, func.count()).where(Task.line == line, Task.state == "open").group_by(Task.queue)
     return dict(session.execute(query).all())
+
+
+def descriptions(session: Session, sids: Sequence[str]) -> dict[str, list[Description]]:
+    """What may be shown of the language model's words, by sample."""
+    query = select(Description).where(Description.sid.in_(sids), Description.text.is_not(None))
+    found: dict[str, list[Description]] = {sid: [] for sid in sids}
+    for row in session.scalars(query.order_by(Description.sid, Description.language)):
+        found[row.sid].append(row)
+    return found
 
 
 def history(session: Session, sid: str) -> list[Label]:

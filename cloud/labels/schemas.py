@@ -44,6 +44,16 @@ class LabelView(BaseModel):
     counts: bool
 
 
+class DescriptionView(BaseModel):
+    """A sentence of a language model about a sample: its words, not a measurement. `release` decided, `base` spoke."""
+
+    text: str
+    language: str
+    base: str
+    release: int
+    created_at: int
+
+
 class TaskView(BaseModel):
     """A sample waiting for a label, with what a person needs to judge it."""
 
@@ -64,6 +74,7 @@ class TaskView(BaseModel):
     scores: dict[str, float]
     evidence: list[float] | None
     evidence_grid: list[int] | None
+    descriptions: list[DescriptionView]
     classes: list[dict[str, Any]]
 
 
@@ -96,6 +107,7 @@ class SampleView(BaseModel):
     task: str | None
     label: str | None
     history: list[LabelView]
+    descriptions: list[DescriptionView]
     meta: dict[str, Any]
 
 

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from cloud import audit
 from cloud.clock import NowUs
 from cloud.db.session import Begin
-from cloud.db.tables import FlagRow, Label, Line, Sample, Task
+from cloud.db.tables import Description, FlagRow, Label, Line, Sample, Task
 from cloud.http import Problem, not_found
 from cloud.labels import repository
 from cloud.labels.repository import Cursor
-from cloud.labels.schemas import CurrentLabel, LabelView, QueueView, SampleView, TaskView
+from cloud.labels.schemas import CurrentLabel, DescriptionView, LabelView, QueueView, SampleView, TaskView
 from models.contracts.ids import uuid7
 
 ESTIMATE = "estimate"
@@ -42,7 +42,8 @@ class LabelService:
             found = repository.open_tasks(session, line, limit + 1, _read_cursor(after))
             page = found[:limit]
             cursor = _cursor(page[-1][0]) if len(found) > limit else None
-            tasks = [_task_view(task, sample, row) for task, sample in page]
+            said = repository.descriptions(session, [task.sid for task, _ in page])
+            tasks = [_task_view(task, sample, row, said[task.sid]) for task, sample in page]
             return QueueView(line=line, open=repository.open_counts(session, line), tasks=tasks, next=cursor)
 
     def label(self, sid: str, name: str, author: str, method: str = "single", note: str | None = None) -> LabelView:
@@ -156,7 +157,8 @@ class LabelService:
                 type=sample.type, image_url=image_url(sid), pi_select=sample.pi_select, pi_survive=sample.pi_survive,
                 pi_label=task.pi_label if task else None, task=task.state if task else None,
                 label=counting.name if counting else None,
-                history=[_label_view(row, counts=row is counting) for row in rows], meta=sample.meta,
+                history=[_label_view(row, counts=row is counting) for row in rows],
+                descriptions=_descriptions(repository.descriptions(session, [sid])[sid]), meta=sample.meta,
             )  # fmt: skip
 
     def image(self, sid: str) -> tuple[str, str]:
@@ -240,7 +242,17 @@ def _current(label: Label, sample: Sample, task: Task | None) -> CurrentLabel:
     )  # fmt: skip
 
 
-def _task_view(task: Task, sample: Sample, line: Line) -> TaskView:
+def _descriptions(rows: list[Description]) -> list[DescriptionView]:
+    return [
+        DescriptionView(
+            text=row.text or "", language=row.language, base=row.base_sha, release=row.release,
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _task_view(task: Task, sample: Sample, line: Line, said: list[Description]) -> TaskView:
     decision: dict[str, Any] = sample.meta.get("decision", {})
     return TaskView(
         sid=sample.sid, image_url=image_url(sample.sid), queue=task.queue, value=task.value, serial=sample.serial,
@@ -248,5 +260,5 @@ def _task_view(task: Task, sample: Sample, line: Line) -> TaskView:
         confidence=sample.confidence, defect_score=sample.defect_score, verdict=sample.verdict,
         cannot_judge=decision.get("cannot_judge"), stratum=sample.stratum, release=sample.release,
         scores=decision.get("scores", {}), evidence=sample.meta.get("evidence"),
-        evidence_grid=sample.meta.get("evidence_grid"), classes=line.classes,
+        evidence_grid=sample.meta.get("evidence_grid"), descriptions=_descriptions(said), classes=line.classes,
     )  # fmt: skip

@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from cloud.db.tables import Candidate
+from cloud.db.tables import BaseRow, Candidate
 from cloud.registry.states import State
 from models.contracts.base import parse_as
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
 
 
 class StoredBase(NamedTuple):
-    """A frozen base and the blob of the checkpoint that adapters are trained on."""
+    """A frozen base and the blob of the checkpoint that adapters are trained on; those of its tokenizer and language
+    head where it has a language. Without a head of its own it is the embedding table."""
 
     manifest: BaseManifest
     checkpoint: str
+    tokenizer: str | None = None
+    language_head: str | None = None
 
     @property
     def sha(self) -> str:
@@ -40,6 +43,11 @@ class CandidateView(BaseModel):
     report: dict[str, Any]
     created_at: int
     decided_at: int | None
+
+
+def stored(row: BaseRow) -> StoredBase:
+    """The row with its manifest."""
+    return StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint, row.tokenizer, row.language_head)
 
 
 def manifest_of(row: Candidate) -> AdapterManifest:

@@ -19,10 +19,11 @@ from cloud.db.tables import BaseRow, Candidate
 from cloud.http import Problem, not_found
 from cloud.lines.ports import Blobs
 from cloud.registry import repository
-from cloud.registry.schemas import CandidateView, StoredBase, manifest_of, view
+from cloud.registry.schemas import CandidateView, StoredBase, manifest_of, stored, view
 from cloud.registry.states import State, WrongMove, move
-from models.contracts.base import parse_as, sha256_hex
+from models.contracts.base import sha256_hex
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
+from models.runtime.bundle import LANGUAGE_HEAD, TOKENIZER
 
 
 class BadEntry(ValueError):
@@ -36,16 +37,19 @@ class RegistryService:
         self._begin, self._reads, self._now, self._blobs = begin, reads, now, blobs
 
     def add_base(
-        self, manifest: BaseManifest, files: Mapping[str, Path], checkpoint: bytes, *, actor: str = "system"
-    ) -> str:
-        """Keep a base; returns its name. The same base twice is one.
+        self, manifest: BaseManifest, files: Mapping[str, Path], checkpoint: bytes, *,
+        language: Mapping[str, Path] | None = None, actor: str = "system",
+    ) -> str:  # fmt: skip
+        """Keep a base; returns its name. The same base twice is one; the second time may bring its language.
 
         Args:
             files: by `BaseFile.name`.
             checkpoint: what the trainer loads to train adapters on this base.
+            language: `Bundle.language`: tokenizer and language head by file name, of a base that has them.
 
         Raises:
-            BadEntry: a file is missing or has another digest, or family and version are taken.
+            BadEntry: a file is missing or has another digest, family and version are taken, or the base has another
+                tokenizer or language head already.
         """
         for file in manifest.files:
             if file.name not in files:
@@ -55,22 +59,40 @@ class RegistryService:
                 raise BadEntry(f"base {manifest.family} v{manifest.version}: {file.name} has another digest")
             self._blobs.add(data)
         kept = self._blobs.add(checkpoint)
+        words = {name: self._blobs.add(path.read_bytes()) for name, path in (language or {}).items()}
         sha = manifest.digest()
         with self._begin() as session:
-            if session.get(BaseRow, sha) is None:
+            row = session.get(BaseRow, sha)
+            if row is None:
                 self._refuse_taken(session, manifest)
-                session.add(
-                    BaseRow(
-                        sha256=sha, family=manifest.family, version=manifest.version,
-                        manifest=manifest.model_dump(mode="json", exclude_none=True), checkpoint=kept,
-                        created_at=self._now(),
-                    )
+                row = BaseRow(
+                    sha256=sha, family=manifest.family, version=manifest.version,
+                    manifest=manifest.model_dump(mode="json", exclude_none=True), checkpoint=kept,
+                    created_at=self._now(),
                 )  # fmt: skip
-                audit.record(
-                    session, at=self._now(), actor=actor, action="base.added",
-                    subject=f"{manifest.family} v{manifest.version}", evidence={"sha256": sha},
-                )  # fmt: skip
+                session.add(row)
+                self._audit(session, row, "base.added", actor)
+            if self._add_language(row, words.get(TOKENIZER), words.get(LANGUAGE_HEAD)):
+                self._audit(session, row, "base.language_added", actor)
         return sha
+
+    @staticmethod
+    def _add_language(row: BaseRow, tokenizer: str | None, head: str | None) -> bool:
+        """Whether it is new. A base is frozen: it gets its language once, head and tokenizer together."""
+        if tokenizer is None or (row.tokenizer, row.language_head) == (tokenizer, head):
+            return False
+        if row.tokenizer is not None:
+            raise BadEntry(
+                f"base {row.family} v{row.version} has another tokenizer or language head; raise the version"
+            )
+        row.tokenizer, row.language_head = tokenizer, head
+        return True
+
+    def _audit(self, session: Session, row: BaseRow, action: str, actor: str) -> None:
+        audit.record(
+            session, at=self._now(), actor=actor, action=action, subject=f"{row.family} v{row.version}",
+            evidence={"sha256": row.sha256},
+        )  # fmt: skip
 
     @staticmethod
     def _refuse_taken(session: Session, manifest: BaseManifest) -> None:
@@ -88,14 +110,14 @@ class RegistryService:
             row = session.get(BaseRow, sha)
             if row is None:
                 raise not_found("base", sha[:12])
-            return StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint)
+            return stored(row)
 
     def current_base(self, line: str) -> StoredBase | None:
         """The base the line's next adapter is made for: the incumbent's, the newest candidate's or the newest."""
         with self._reads() as session:
             one = repository.incumbent(session, line) or repository.newest_candidate(session, line)
             row = session.get(BaseRow, one.base_sha) if one is not None else repository.newest_base(session)
-            return None if row is None else StoredBase(parse_as(BaseManifest, row.manifest), row.checkpoint)
+            return None if row is None else stored(row)
 
     def next_release(self, line: str) -> int:
         """The number of the line's next adapter release. Numbers are given away by `add_candidate`."""

@@ -30,6 +30,7 @@ from cloud.objects import StoreUnavailable
 from cloud.registry.loading import ModelLoader
 from cloud.registry.schemas import StoredBase, manifest_of
 from cloud.settings import BadSettings
+from cloud.trainer.describe import Describer
 from cloud.trainer.lesson import Gathered, Item, TokenShelf, View, gather
 from cloud.trainer.settings import TrainerOptions
 from cloud.trainer.snapshot import Frozen, SnapshotBook, in_order
@@ -76,6 +77,7 @@ class TrainerService:
         limits = SessionLimits(threads=threads)
         self._loader = ModelLoader(registry=services.registry, blobs=services.blobs, limits=limits)
         self._checkpoints: dict[str, DeepSeekEdge] = {}
+        self.describer = Describer(services, options=options, model_of=self.model, threads=threads)
         self._seen: set[tuple[str, str]] = set()
 
     def ahead(self) -> Iterator[None]:
@@ -96,6 +98,7 @@ class TrainerService:
                     self._seen.discard(key)
                     raise
                 yield
+        yield from self.describer.ahead()
 
     def _coming(self, ground: Ground) -> Iterator[tuple[View, Item]]:
         wide, plain = self._view(ground, flips=self._options.flips), self._view(ground, flips=False)
@@ -151,13 +154,17 @@ class TrainerService:
         stored = registry.current_base(line)
         if stored is None:
             return None
-        sha = stored.sha
-        if sha not in self._checkpoints:
-            self._checkpoints = {sha: load_checkpoint(self._services.blobs.path(stored.checkpoint))}
+        sha, model = stored.sha, self.model(stored)
         incumbent = registry.incumbent(line)
         if incumbent is not None and incumbent.base_sha != sha:
             incumbent = None
-        return Ground(self._services.lines.get(line), stored, self._loader.base(sha), self._checkpoints[sha], incumbent)
+        return Ground(self._services.lines.get(line), stored, self._loader.base(sha), model, incumbent)
+
+    def model(self, stored: StoredBase) -> DeepSeekEdge:
+        """The base's checkpoint, loaded; one is kept."""
+        if stored.sha not in self._checkpoints:
+            self._checkpoints = {stored.sha: load_checkpoint(self._services.blobs.path(stored.checkpoint))}
+        return self._checkpoints[stored.sha]
 
     def _train(self, line: str, job: LeasedJob, beat: Beat) -> dict[str, Any]:
         ground = self._ground(line)
@@ -296,7 +303,7 @@ def _spread(items: list[T], limit: int) -> list[T]:
 
 
 def build_trainer(services: Services, *, signer: Signer) -> TrainerService:
-    """The trainer of this process; lowers its priority.
+    """The trainer of this process, with its describer; lowers its priority.
 
     Raises:
         BadSettings: an unknown or impossible key in ``[training.options]``, or a device this machine lacks.

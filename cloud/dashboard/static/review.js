@@ -206,8 +206,22 @@ function show() {
   part("queue-kind").textContent = task.queue === "estimate" ? say.counts : say.trains;
   part("sid").textContent = task.serial ?? task.sid;
   part("accept").disabled = !task.predicted;
+  showWords(task);
   showChoices(task);
   showFlag();
+}
+
+// A sentence of the language model, if there is one; in the page's language if there is that. It is foreign text: only
+// ever set as text. Parts that measure accuracy are judged before it is read, so there it waits folded.
+function showWords(task) {
+  const all = task.descriptions ?? [];
+  const one = all.find((other) => say.language.startsWith(other.language)) ?? all[0];
+  part("words").hidden = !one;
+  if (!one) return;
+  part("words").open = task.queue !== "estimate";
+  part("words-text").textContent = one.text;
+  part("words-text").lang = one.language;
+  part("words-from").textContent = fill(say.words_from, { release: one.release });
 }
 
 function nameOf(item) {

@@ -48,7 +48,8 @@ def test_a_base_is_kept_with_its_checkpoint_and_is_one(world: World) -> None:
     manifest, paths = toy_base(world.folder)
     sha = world.registry.add_base(manifest, paths, b"checkpoint")
     assert world.registry.add_base(manifest, paths, b"checkpoint") == sha == manifest.digest()
-    found, checkpoint = world.registry.base(sha)
+    found, checkpoint, *language = world.registry.base(sha)
+    assert language == [None, None]
     assert found == manifest
     assert world.blobs.read(checkpoint) == b"checkpoint"
     current = world.registry.current_base(LINE)
