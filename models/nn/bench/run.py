@@ -20,7 +20,7 @@ from models.runtime.golden import read_golden
 from models.runtime.preprocess import preprocess
 
 MOST_BYTES = int(1.9e9)
-PROGRAMS = ("onnxruntime", "torch", "openvino", "nncf")
+PROGRAMS = ("onnxruntime", "torch", "openvino", "nncf", "onnx_ir")
 Say = Callable[[str], None]
 
 

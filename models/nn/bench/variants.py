@@ -58,8 +58,11 @@ def _quantize_dynamic(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
 def _nbits(bits: int) -> Callable[[Task, F32, EdgeConfig], Run]:
     def make(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
         import onnx
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+        try:
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+        except ImportError as missing:
+            raise NotHere("its quantizer needs onnx_ir: pip install onnx_ir") from missing
         quantizer = MatMulNBitsQuantizer(
             onnx.load(task.folder / PLAIN), bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4
         )
