@@ -32,6 +32,7 @@ def rehearse(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Published DeepSeek-VL directory; random weights without it.")
     ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="UTF-8 text with <image> where the picture goes.")] = None,
     image_tokens: Annotated[
         int | None, typer.Option(help="Image tokens per frame; the preset's when left out.")
     ] = None,
@@ -53,7 +54,7 @@ def rehearse(
     from models.nn.config import preset as named
     from models.nn.config import with_image_tokens
     from models.nn.device import NoDevice
-    from models.nn.prompt import BadPrompt
+    from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
     from models.nn.published import BadPublished
     from models.nn.rehearsal import Plan, Rehearsal, divide
     from models.nn.starting import CannotTrain
@@ -61,14 +62,18 @@ def rehearse(
 
     if out.exists():
         fail(f"{out} exists already: choose another --out", 2)
+    if prompt is not None and checkpoint is None:
+        fail("--prompt needs --checkpoint: random weights have no tokens", 2)
     wanted = names(classes)
     given = [image for image in read_images(data) if not wanted or image.label in wanted]
     specs = named_classes(given, good=names(good), must_catch=set(), also=set())
     try:
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
+        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
+        source = None if checkpoint is None else Source(checkpoint, text)
         plan = Plan(
-            config, None if checkpoint is None else Source(checkpoint), device=device, threads=physical_cores(),
+            config, source, device=device, threads=physical_cores(),
             images=images, steps=steps, batch=batch, batches=numbers(batches, "--batches"),
             compiled=(False, True) if compiled else (False,), swaps=swaps, seed=seed,
         )  # fmt: skip
@@ -78,6 +83,8 @@ def rehearse(
         fail(str(fault), CANNOT_TRAIN)
     except (BadPublished, BadPrompt) as fault:
         fail(f"{fault}; nothing was written")
+    except OSError as fault:
+        fail(f"{fault.filename or out}: {fault.strerror or fault}")
     except (NoDevice, ValueError) as fault:
         fail(str(fault), 2)
     print(json.dumps(_document(found, plan), sort_keys=True) if as_json else _text(found, plan))

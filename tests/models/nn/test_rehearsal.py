@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from models.nn.adapt import AdaptSettings, LoraTraining
+from models.nn.build import Source
 from models.nn.config import tiny
 from models.nn.heads import Batches
 from models.nn.lora import quantized_copy, with_lora
 from models.nn.rehearsal import Plan, Rehearsal, auroc, divide
 from models.nn.starting import CannotTrain, LabelledImage
 from models.nn.training_speed import measure_training
+from tests.models.nn.checkpoint_folder import PROMPT, write_transformers
 from tests.models.nn.toy import CLASSES, NOW, examples, picture, toy
 
 
@@ -60,6 +62,17 @@ def test_a_rehearsal_learns_the_new_product_and_measures_every_step(tmp_path: Pa
     assert found.judged["after"]["fresh"].loss < found.judged["before"]["fresh"].loss
     assert all(seconds > 0 for seconds in found.seconds.values())
     assert found.speed[0].images_per_s > 0
+
+
+def test_a_published_checkpoint_goes_the_same_way(tmp_path: Path) -> None:
+    write_transformers(tmp_path / "published")
+    source = Source(tmp_path / "published", PROMPT)
+    plan = Plan(tiny("1.7b"), source, device="cpu", images=20, steps=5, batch=8, batches=(2,), swaps=0, seed=1)
+    sets = divide(IMAGES, limit=20, known="old", seed=1)
+    found = Rehearsal(plan, sets, CLASSES, tmp_path / "base", now=NOW).run()
+    assert found.pretrained == "published (published checkpoint)"
+    assert found.swaps is None
+    assert found.parity["float32"].max_probability < 1e-3
 
 
 def test_ranks_count_ties_as_one_half() -> None:
