@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, select, update
 
+from cloud.db.tables import Description, Task
+from tests.cloud.dashboard import seed
 from tests.cloud.dashboard.conftest import Site
 
 pytestmark = pytest.mark.servers
@@ -207,6 +210,68 @@ def test_names_with_markup_are_text(tab: Any, site: Site) -> None:
     tab.goto(f"{site.url}/lines/modules/review")
     tab.get_by_role("button", name="<b>scratch</b>").wait_for()
     assert site.complaints == []
+
+
+def describe(site: Site, texts: dict[str, str | None], *, queue: str) -> None:
+    """Sentences in these languages for every part of the line that waits, all of them in one queue."""
+    with site.plant.services.begin() as session:
+        session.execute(update(Task).where(Task.state == "open").values(queue=queue))
+        for sid in session.scalars(select(Task.sid).where(Task.line == "cells", Task.state == "open")):
+            for language, text in texts.items():
+                session.add(Description(sid=sid, language=language, text=text, base_sha=seed.SHA, release=4,
+                                        dropped=None if text else "garbled", created_at=seed.NOW))  # fmt: skip
+
+
+HOSTILE = '<img src="x" onerror="document.title=1"><b>a scratch</b> " \' </details>'
+
+
+def test_a_models_words_are_marked_and_are_text(tab: Any, site: Site) -> None:
+    """A checkpoint is foreign: what it generates must not become markup."""
+    describe(site, {"en": HOSTILE, "zh": "一道划痕。"}, queue="value")
+    open_queue(tab, site)
+    words = part(tab, "words")
+    assert words.locator("summary").inner_text() == "The model’s words, not a measurement"
+    assert part(tab, "words-text").inner_text() == HOSTILE
+    assert part(tab, "words-text").get_attribute("lang") == "en"
+    assert part(tab, "words-from").inner_text() == "About the decision of release 4"
+    assert words.locator("img, b").count() == 0
+    assert tab.title() != "1"
+    assert site.complaints == []
+
+
+def test_where_labels_measure_the_words_are_folded(tab: Any, site: Site) -> None:
+    describe(site, {"en": "a scratch is on the plate ."}, queue="estimate")
+    open_queue(tab, site)
+    assert part(tab, "words").is_visible()
+    assert not part(tab, "words-text").is_visible()
+    part(tab, "words").locator("summary").click()
+    assert part(tab, "words-text").inner_text() == "a scratch is on the plate ."
+    press(tab, "1")
+    assert not part(tab, "words-text").is_visible()
+
+
+@pytest.mark.parametrize("texts", [{}, {"en": None, "zh": None}])
+def test_without_words_nothing_stands_in_their_place(tab: Any, site: Site, texts: dict[str, None]) -> None:
+    describe(site, dict(texts), queue="value")
+    open_queue(tab, site)
+    assert not part(tab, "words").is_visible()
+    assert part(tab, "words-text").text_content() == ""
+
+
+def test_a_chinese_page_takes_the_chinese_words_else_those_there_are(chromium: Any, site: Site) -> None:
+    describe(site, {"en": "a scratch.", "zh": "一道划痕。"}, queue="value")
+    context = chromium.new_context(locale="zh-CN")
+    page = context.new_page()
+    open_queue(page, site)
+    assert part(page, "words-text").inner_text() == "一道划痕。"
+    assert part(page, "words").locator("summary").inner_text() == "模型自己的话，并非测量结果"
+    with site.plant.services.begin() as session:
+        session.execute(delete(Description).where(Description.language == "zh"))
+    page.reload()
+    page.locator('[data-part="frame"] img').wait_for()
+    assert part(page, "words-text").inner_text() == "a scratch."
+    assert part(page, "words-text").get_attribute("lang") == "en"
+    context.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

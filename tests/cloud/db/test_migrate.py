@@ -6,12 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from cloud.db.migrate import NewerDatabase, current, head, upgrade
-from cloud.db.session import open_engine
-from cloud.db.tables import Table
+from cloud.db.migrate import NewerDatabase, _config, current, head, upgrade
+from cloud.db.session import open_engine, reads
+from cloud.db.tables import BaseRow, Table
 
 
 def test_the_migrations_equal_the_tables(tmp_path: Path) -> None:
@@ -22,6 +23,24 @@ def test_the_migrations_equal_the_tables(tmp_path: Path) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
     assert upgrade(engine) == head()
+    engine.dispose()
+
+
+def test_rows_of_an_older_program_stay(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    with engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO bases (sha256, family, version, manifest, checkpoint, created_at) "
+            "VALUES ('a', 'nano', 1, '{}', 'c', 5)"
+        )
+    assert current(engine) == "0001"
+    assert upgrade(engine) == head() != "0001"
+    with reads(engine)() as session:
+        row = session.get_one(BaseRow, "a")
+        assert (row.checkpoint, row.tokenizer, row.language_head) == ("c", None, None)
     engine.dispose()
 
 

@@ -185,3 +185,52 @@ def test_a_store_that_is_away_ends_a_pass_quietly(world: World) -> None:
     assert one.prepare_one()
     assert not one.prepare_one()
     assert one.faults == 0
+
+
+def test_idle_kinds_wait_until_nothing_else_is_to_do(world: World) -> None:
+    story: list[str] = []
+    stop = threading.Event()
+
+    def ahead() -> Iterator[None]:
+        story.append("prepared")
+        yield
+
+    def handler(job: LeasedJob, _beat: Beat) -> dict[str, Any]:
+        story.append(job.key)
+        return {}
+
+    def idle(job: LeasedJob, _beat: Beat) -> dict[str, Any]:
+        stop.set()
+        return handler(job, _beat)
+
+    with world.begin() as session:
+        world.jobs.enqueue(session, "words", "words/cells/1", {}, not_before=-1)
+    worker(world, handler, ahead=ahead, rest_s=60, idle={"words": idle}, poll_s=60).run(stop)
+    assert story == ["train/cells/1", "prepared", "words/cells/1"]
+
+
+def test_an_idle_job_makes_room_for_any_other_and_loses_no_attempt(world: World) -> None:
+    def words(_job: LeasedJob, beat: Beat) -> dict[str, Any]:
+        beat.check()
+        with world.begin() as session:
+            world.jobs.enqueue(session, "words", "words/cells/2", {})
+        beat.check()  # its own kind is nothing to make room for
+        with world.begin() as session:
+            world.jobs.enqueue(session, "train", "train/cells/2", {})
+        beat.check()
+        pytest.fail("it went on beside a training that is due")
+
+    one = worker(world, lambda _j, _b: {}, idle={"words": words})
+    assert one.run_one()
+    with world.begin() as session:
+        world.jobs.enqueue(session, "words", "words/cells/1", {})
+    assert one.run_idle()
+    assert one.faults == 0
+    view = world.jobs.by_key("words/cells/1")
+    assert view is not None
+    assert (view.state, view.attempts) == ("ready", 0)
+
+
+def test_without_idle_kinds_there_is_nothing_idle_to_run(world: World) -> None:
+    assert not worker(world, lambda _j, _b: {}).run_idle()
+    assert world.jobs.of_line("cells")[0].state == "ready"

@@ -6,15 +6,17 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from cloud.audit import verify
-from cloud.db.tables import Release
+from cloud.db.tables import Audit, Release
 from cloud.http import Problem
 from cloud.registry.loading import ModelLoader, load_base
 from cloud.registry.service import BadEntry
 from cloud.registry.states import State, WrongMove, move
 from models.contracts.base import sha256_hex
 from models.contracts.model_manifest import BaseFile, Chunk
+from models.runtime.bundle import LANGUAGE_HEAD, TOKENIZER
 from tests.cloud.registry.world import LINE, Toy, World, toy_base
 
 RED = {"good": (0.0, 1.0, 0.0), "scratch": (1.0, 0.0, 0.0)}
@@ -71,6 +73,26 @@ def test_a_taken_version_is_refused(world: World) -> None:
     world.registry.add_base(manifest, paths, b"")
     with pytest.raises(BadEntry, match="raise the version"):
         world.registry.add_base(manifest.model_copy(update={"licence": "other"}), paths, b"")
+
+
+def test_a_base_gets_its_language_once(world: World) -> None:
+    manifest, paths = toy_base(world.folder)
+    for name in (TOKENIZER, LANGUAGE_HEAD):
+        (world.folder / name).write_bytes(name.encode())
+    language = {name: world.folder / name for name in (TOKENIZER, LANGUAGE_HEAD)}
+    sha = world.registry.add_base(manifest, paths, b"")
+    for _ in range(2):
+        assert world.registry.add_base(manifest, paths, b"", language=language) == sha
+    stored = world.registry.base(sha)
+    assert world.blobs.read(str(stored.tokenizer)) == TOKENIZER.encode()
+    assert world.blobs.read(str(stored.language_head)) == LANGUAGE_HEAD.encode()
+    assert world.registry.add_base(manifest, paths, b"") == sha
+    assert world.registry.base(sha) == stored
+    (world.folder / TOKENIZER).write_bytes(b"another")
+    with pytest.raises(BadEntry, match="another tokenizer or language head; raise the version"):
+        world.registry.add_base(manifest, paths, b"", language=language)
+    with world.reads() as session:
+        assert list(session.scalars(select(Audit.action))) == ["base.added", "base.language_added"]
 
 
 def test_a_candidate_is_added_once_and_numbers_grow(world: World) -> None:
