@@ -92,7 +92,8 @@ def test_a_base_gets_its_language_once(world: World) -> None:
     with pytest.raises(BadEntry, match="another tokenizer or language head; raise the version"):
         world.registry.add_base(manifest, paths, b"", language=language)
     with world.reads() as session:
-        assert list(session.scalars(select(Audit.action))) == ["base.added", "base.language_added"]
+        actions = list(session.scalars(select(Audit.action).where(Audit.action.startswith("base."))))
+    assert actions == ["base.added", "base.language_added"]
 
 
 def test_a_candidate_is_added_once_and_numbers_grow(world: World) -> None:
