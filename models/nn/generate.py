@@ -63,7 +63,7 @@ class CannotGenerate(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`tokens` are generated at most; after `seconds` of computing no further one is begun."""
+    """`tokens` are generated at most; after `seconds` no further one is begun."""
 
     tokens: int = 64
     seconds: float = 120.0

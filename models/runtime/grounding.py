@@ -169,7 +169,8 @@ def _loops(words: Sequence[str]) -> bool:
 
 def _contradiction(text: str, facts: Facts) -> Dropped | None:
     plain = re.sub(r"[_\-\s]+", " ", text.casefold())
-    for name, denied in _mentions(plain, {_pattern(name): name for name in facts.defects}):
+    names = [name for name in facts.defects if any(c.isalnum() for c in name)]  # others cannot be told in a sentence
+    for name, denied in _mentions(plain, {_pattern(name): name for name in names}):
         if denied == (name == facts.name):
             return Dropped.OTHER_CLASS
     verdicts = {**dict.fromkeys(_PASSED, "pass"), **dict.fromkeys(_REJECTED, "reject")}

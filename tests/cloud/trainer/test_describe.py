@@ -324,8 +324,10 @@ def test_publishing_takes_the_language_along(tmp_path: Path) -> None:
     )
     (tmp_path / "bundle").mkdir()
     tokenizer = tmp_path / "published" / TOKENIZER
-    bundle = replace(starting_bundle(tmp_path / "bundle"), language={TOKENIZER: tokenizer})
-    publish_bundle(services, bundle, keys)
+    without = starting_bundle(tmp_path / "bundle")
+    first = publish_bundle(services, without, keys)
+    assert services.registry.current_base(LINE).tokenizer is None  # type: ignore[union-attr]
+    assert publish_bundle(services, replace(without, language={TOKENIZER: tokenizer}), keys) == first
     stored: StoredBase | None = services.registry.current_base(LINE)
     assert stored is not None
     assert stored.tokenizer is not None

@@ -92,6 +92,12 @@ def test_what_is_no_sentence_is_dropped(text: str, why: Dropped) -> None:
     assert dropped(text, "reject", "scratch") is why
 
 
+def test_a_class_that_has_no_letters_is_never_read_into_a_sentence() -> None:
+    facts = Facts("reject", "c++", {"-": False, "c++": True, "(": True})
+    assert judge("A line on the left.", facts, language="en", finished=True).dropped is None
+    assert judge("There is no c++ here.", facts, language="en", finished=True).dropped is Dropped.OTHER_CLASS
+
+
 def test_an_english_answer_to_a_chinese_question_is_dropped() -> None:
     assert dropped("A line on the left.", "reject", "划痕", language="zh") is Dropped.OTHER_LANGUAGE
 
