@@ -150,12 +150,13 @@ LARGE_EXPERTS = replace(
     LARGE,
     name="1.7b-moe",
     trunk=TrunkConfig(
-        width=1024, depth=13, heads=8, ffn=2816, vocabulary=102_400,
-        experts=ExpertsConfig(routed=128, active=4, shared=2, width=256, scale=2.5),
+        width=1024, depth=7, heads=8, ffn=2816, vocabulary=102_400,
+        experts=ExpertsConfig(routed=128, active=4, shared=1, width=512, scale=2.5),
     ),
 )  # fmt: skip
-"""The same tower before a trunk of 12 layers of DeepSeek-V3's routed experts and one dense layer: as many parameters as
-`1.7b`, a tenth of its trunk's work. No checkpoint of this geometry is published."""
+"""The same tower before one dense layer and six of DeepSeek-V3's routed experts: about as many parameters as `1.7b`,
+less than a tenth of its trunk's work. Few layers of wide experts, because attention costs by the layer and experts by
+the parameter (decision 14 has the figures). No checkpoint of this geometry is published."""
 
 PRESETS = {preset.name: preset for preset in (NANO, LARGE, LARGE_EXPERTS)}
 TRAINABLE = tuple(name for name, config in PRESETS.items() if config.tower.kind == "efficientnet_lite")

@@ -91,12 +91,6 @@ def test_rows_are_interleaved_expert_by_expert() -> None:
     assert np.array_equal(interleaved(rows)[1], rows[1][[0, 2, 1, 3]])
 
 
-def test_a_dense_graph_needs_no_operator_of_a_vendor() -> None:
-    dense, mixture = (DeepSeekEdge(tiny(name)) for name in ("1.7b", "1.7b-moe"))
-    domains = [{one.domain for one in export_trunk(m.trunk, m.config).opset_import} for m in (dense, mixture)]
-    assert domains == [{""}, {"", "com.microsoft"}]
-
-
 def test_lora_goes_to_attention_and_shared_experts() -> None:
     names = {group.name for group in lora_groups(tiny("1.7b-moe"))}
     assert {"layers.0.mlp.down", "layers.1.shared.gate_up", "layers.2.shared.down", "layers.2.attn.qkv"} <= names
