@@ -3,7 +3,8 @@
 The ledger counts in memory and is checkpointed every few seconds (`edge_agent.checkpoint`), so a crash loses at most
 those seconds of counts; a regular stop loses none. A finished hour becomes `Aggregate` records with ids derived from
 epoch, period and number: closing the same hour twice after a crash gives the same ids, and the cloud keeps one. A
-part that arrives after its hour was closed counts in the next.
+part that arrives after its hour was closed counts in the next. On a box with a gate, the cascade's sums of the hour
+ride in its first record.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 from edge_agent.clock import period_of
 from edge_agent.decision import Judgement
 from models.contracts.ids import uuid7
-from models.contracts.telemetry import HISTOGRAM_BINS, Aggregate, AggregateCell
+from models.contracts.telemetry import HISTOGRAM_BINS, Aggregate, AggregateCell, CascadeSums
+from models.runtime.cascade import CascadeTally
 
 CELLS_PER_RECORD = 100
 """Keeps a record below the topic's 64 kB; a longer hour is several records, which add up."""
@@ -57,6 +59,7 @@ class PeriodLedger:
         self._edge, self._line, self._hour_s = edge, line, hour_s
         self._grace_s = min(10.0, hour_s / 20) if grace_s is None else grace_s
         self._open: dict[int, dict[Key, Cell]] = {}
+        self._cascade: dict[int, CascadeTally] = {}
         self._closed = -1
         self._epoch = ""
         self._number = 0
@@ -65,10 +68,19 @@ class PeriodLedger:
         self, judgement: Judgement, *, at: datetime, camera: str, release: int, product: str | None, selected: bool
     ) -> None:
         """Count one part."""
-        period = max(period_of(at, hour_s=self._hour_s), self._closed + 1)
+        period = self._period(at)
         predicted = judgement.call.predicted if judgement.call else None
         cells = self._open.setdefault(period, {})
         cells.setdefault((camera, release, product, predicted), Cell()).add(judgement, selected=selected)
+
+    def cascade(self, at: datetime) -> CascadeTally:
+        """The cascade's sums of the hour that a part of that moment counts in; to be added to."""
+        period = self._period(at)
+        self._open.setdefault(period, {})
+        return self._cascade.setdefault(period, CascadeTally())
+
+    def _period(self, at: datetime) -> int:
+        return max(period_of(at, hour_s=self._hour_s), self._closed + 1)
 
     def due(self, now: datetime, *, epoch: str) -> list[tuple[int, list[Aggregate]]]:
         """Finished periods with their records, oldest first. Call `closed` for each once its records are durable."""
@@ -85,12 +97,18 @@ class PeriodLedger:
         number = self._number + 1
         for period in periods:
             yield period, number
-            number += -(-len(self._open[period]) // CELLS_PER_RECORD)
+            number += self._pages(period)
 
     def closed(self, period: int) -> None:
         """The period's records are durable elsewhere: forget it."""
-        self._number += -(-len(self._open.pop(period)) // CELLS_PER_RECORD)
+        self._number += self._pages(period)
+        del self._open[period]
+        self._cascade.pop(period, None)
         self._closed = max(self._closed, period)
+
+    def _pages(self, period: int) -> int:
+        """Records of a period: at least one, since an audit's result may come after the last part's hour."""
+        return max(-(-len(self._open[period]) // CELLS_PER_RECORD), 1)
 
     def _records(self, period: int, epoch: str, first: int) -> list[Aggregate]:
         cells = [
@@ -98,7 +116,9 @@ class PeriodLedger:
             for key, cell in self._open[period].items()
         ]
         start, end = period * self._hour_s, (period + 1) * self._hour_s
-        pages = [cells[i : i + CELLS_PER_RECORD] for i in range(0, len(cells), CELLS_PER_RECORD)]
+        pages = [cells[i : i + CELLS_PER_RECORD] for i in range(0, max(len(cells), 1), CELLS_PER_RECORD)]
+        tally = self._cascade.get(period)
+        sums = None if tally is None else CascadeSums(**asdict(tally))
         return [
             Aggregate(
                 id=self._id(end, epoch, first + page),
@@ -110,6 +130,7 @@ class PeriodLedger:
                 period_end=datetime.fromtimestamp(end, UTC),
                 period=period,
                 cells=part,
+                cascade=sums if page == 0 else None,
             )
             for page, part in enumerate(pages)
         ]
@@ -124,7 +145,10 @@ class PeriodLedger:
             str(period): [{"key": list(key), "sums": asdict(cell)} for key, cell in cells.items()]
             for period, cells in self._open.items()
         }
-        return {"epoch": self._epoch, "number": self._number, "closed": self._closed, "open": periods}
+        cascade = {str(period): asdict(tally) for period, tally in self._cascade.items()}
+        return {
+            "epoch": self._epoch, "number": self._number, "closed": self._closed, "open": periods, "cascade": cascade,
+        }  # fmt: skip
 
     def restore(self, values: dict[str, Any]) -> None:
         """The inverse of `snapshot`.
@@ -136,7 +160,9 @@ class PeriodLedger:
             int(period): {_key(row["key"]): Cell(**row["sums"]) for row in rows}
             for period, rows in values["open"].items()
         }
+        cascade = {int(period): CascadeTally(**sums) for period, sums in values.get("cascade", {}).items()}
         epoch, number, closed = str(values["epoch"]), int(values["number"]), int(values["closed"])
+        self._cascade = cascade
         self._open, self._epoch, self._number, self._closed = opened, epoch, number, closed
 
 

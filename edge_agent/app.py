@@ -23,15 +23,18 @@ from edge_agent.aggregates import PeriodLedger
 from edge_agent.cameras import Capture, Frame
 from edge_agent.cameras.feed import CameraFeed
 from edge_agent.cameras.registry import camera_kind
+from edge_agent.cascade import Cascade, CascadePolicy
 from edge_agent.checkpoint import Checkpoint
 from edge_agent.clock import Clock, Mint
 from edge_agent.envelope import Envelopes
 from edge_agent.flags import FlagInbox
-from edge_agent.health import Meter, ModelState, Pulse
+from edge_agent.following import Following, follow
+from edge_agent.health import Meter, ModelState, Pulse, cascade_health
 from edge_agent.housekeeping import Housekeeper, restore
 from edge_agent.identity import Identity
 from edge_agent.outputs import FileJournal, Journal, LoggedOutput, NoJournal, RejectOutput
 from edge_agent.pipeline import Pipeline
+from edge_agent.second_look import SecondLook
 from edge_agent.selector.pace import Pace
 from edge_agent.selector.rule import Selector
 from edge_agent.selector.source import TermSource
@@ -40,19 +43,12 @@ from edge_agent.snapshot import Sources, snapshot
 from edge_agent.spool import Limits, Spool
 from edge_agent.status import StatusPage
 from edge_agent.updater.eligible import Box
-from edge_agent.updater.loader import ModelLoader
-from edge_agent.updater.loop import UpdateLoop
-from edge_agent.updater.reports import Reporter
-from edge_agent.updater.slots import SlotStore
-from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink, UplinkSettings, open_link
 from models.contracts.control import Announce, CheckUpdate, Command, SelectionBudget, SignedReport
 from models.contracts.sample import CannotJudge
+from models.contracts.telemetry import CascadeHealth
 from models.disk import REAL_FS
 from models.link import Link
-from models.runtime.base import SessionLimits
-from models.runtime.inspector import Inspector
-from ota.client import ReleaseClient
 
 STOP_S = 10.0
 _log = structlog.get_logger("agent")
@@ -101,21 +97,17 @@ class Agent:
         root = _factory_root(settings.release.root)
         self.spool = _open_spool(settings, self._outside)
         self._open.callback(self.spool.close)
-        self.inspector, self.meter = Inspector(), Meter()
+        self.meter = Meter()
         self.feeds: dict[str, CameraFeed] = {}
         self._journal: Journal = FileJournal(settings.journal.path) if settings.journal.path else NoJournal()
         self._open.callback(self._journal.close)
-        self._slots = SlotStore(state / "slots.json")
-        self._releases = ReleaseClient(
-            folder=state / "releases",
-            root=root,
-            url=settings.release.url,
-            now=self._outside.clock.now,
-            provisioned=self._slots.now.current is not None,
-        )
         self._checkpoint = Checkpoint(state / "counters.json")
         self._build_uplink()
-        self._build_updater()
+        self._line = self._follow(settings.agent.line, folder=state, root=root, send=self._send_report)
+        self.inspector, self.updater, self.updates = self._line.inspector, self._line.updater, self._line.updates
+        self.gate: Following | None = None
+        if settings.cascade is not None:
+            self.gate = self._follow(settings.cascade.gate_line, folder=state / "gate", root=root, send=_log_report)
         self._build_inspection()
         self._build_cameras()
         self._page = self._status_page()
@@ -134,6 +126,7 @@ class Agent:
             model=self._model_state,
             free_bytes=partial(REAL_FS.free_bytes, settings.agent.state_dir),
             resent_bytes=lambda: self.uplink.stats().resent_bytes,
+            cascade=self._cascade_health,
         )
         self.uplink = Uplink(
             spool=self.spool,
@@ -152,36 +145,18 @@ class Agent:
             rng=outside.rng,
         )
 
-    def _build_updater(self) -> None:
-        settings, outside = self._settings, self._outside
-        reporter = Reporter(
-            line=settings.agent.line,
-            store=self._slots,
+    def _follow(self, line: str, *, folder: Path, root: bytes, send: Callable[[SignedReport], None]) -> Following:
+        outside = self._outside
+        return follow(
+            line,
+            folder=folder,
+            settings=self._settings,
+            root=root,
             signer=self._identity,
-            send=self._send_report,
+            send=send,
+            box=self._box,
             clock=outside.clock,
             mint=outside.mint,
-        )
-        self.updater = Updater(
-            releases=self._releases,
-            loader=ModelLoader(
-                self._releases.blobs,
-                folder=settings.agent.state_dir / "bases",
-                limits=SessionLimits(threads=settings.agent.threads),
-            ),
-            inspector=self.inspector,
-            store=self._slots,
-            reporter=reporter,
-            box=self._box,
-            line=settings.agent.line,
-            channel=settings.release.channel,
-            clock=outside.clock,
-        )
-        self.updates = UpdateLoop(
-            self.updater,
-            poll_s=settings.release.poll_s,
-            spread_s=settings.release.spread_s,
-            mono=outside.clock.mono,
             rng=outside.rng,
         )
 
@@ -194,6 +169,8 @@ class Agent:
         self.selector = Selector(
             pace=pace, audit_share=settings.selection.audit_share, pi_min=settings.selection.pi_min, seed=agent.seed
         )
+        counting = threading.Lock()
+        self.cascade = self._build_cascade(ledger, counting)
         self.pipeline = Pipeline(
             inspector=self.inspector,
             put=self.spool.put,
@@ -209,6 +186,8 @@ class Agent:
             clock=outside.clock,
             hour_s=agent.hour_s,
             queue_frames=agent.queue_frames,
+            cascade=self.cascade,
+            counting=counting,
         )
         self.housekeeper = Housekeeper(
             edge=agent.edge,
@@ -222,6 +201,25 @@ class Agent:
             epoch=lambda: self.spool.epoch,
             clock=outside.clock,
             mint=outside.mint,
+        )
+
+    def _build_cascade(self, ledger: PeriodLedger, counting: threading.Lock) -> Cascade | None:
+        section, gate, outside = self._settings.cascade, self.gate, self._outside
+        if section is None or gate is None:
+            return None
+        return Cascade(
+            gate=gate.inspector,
+            line=self.inspector,
+            policy=CascadePolicy(
+                audit_share=section.audit_share, deadline_ms=section.deadline_ms, on_late=section.on_late
+            ),
+            second=SecondLook(meter=self.meter, watch=self.updater),
+            gate_watch=gate.updater,
+            hour=ledger.cascade,
+            counting=counting,
+            meter=self.meter,
+            clock=outside.clock,
+            rng=outside.rng,
         )
 
     def _build_cameras(self) -> None:
@@ -241,6 +239,7 @@ class Agent:
             updater=self.updater,
             uplink=self.uplink,
             selector=self.selector,
+            gate_updater=self.gate.updater if self.gate else None,
         )
         try:
             return StatusPage(partial(snapshot, sources), host=status.host, port=status.port)
@@ -252,12 +251,17 @@ class Agent:
     def start(self) -> None:
         """Load the stored model, then inspect, then talk."""
         self.updater.boot()
+        if self.gate is not None:
+            self.gate.updater.boot()
+        if self.cascade is not None:
+            self.cascade.start()
         self.pipeline.start()
         for feed in self.feeds.values():
             feed.start()
         self.housekeeper.start()
         self.uplink.start()
-        self.updates.start()
+        for followed in self._followed():
+            followed.updates.start()
         if self._page is not None:
             self._page.start()
         _log.info("agent started", version=self.version, release=self._model_state().release)
@@ -269,9 +273,12 @@ class Agent:
         for feed in self.feeds.values():
             feed.stop(STOP_S)
         self.pipeline.stop(STOP_S)
+        if self.cascade is not None:
+            self.cascade.stop(STOP_S)
         self.housekeeper.stop(STOP_S)
-        self.updates.stop(STOP_S)
-        self.updater.stop()
+        for followed in self._followed():
+            followed.updates.stop(STOP_S)
+            followed.updater.stop()
         self.uplink.stop(STOP_S)
         self.close()
         _log.info("agent stopped")
@@ -295,12 +302,12 @@ class Agent:
 
     def _on_announce(self, announce: Announce) -> None:
         if announce.channel == self._settings.release.channel:
-            self.updates.hint()
+            self._hint()
 
     def _on_command(self, command: Command) -> None:
         match command.order:
             case CheckUpdate():
-                self.updates.hint()
+                self._hint()
             case SelectionBudget(line=line, bytes_per_hour=budget, audit_share=share):
                 if line == self._settings.agent.line:
                     with self.pipeline.counting:
@@ -310,13 +317,21 @@ class Agent:
     def _judged(self, camera: str, reason: CannotJudge | None) -> None:
         self.feeds[camera].judged(reason)
 
+    def _followed(self) -> list[Following]:
+        return [self._line, *([self.gate] if self.gate else [])]
+
+    def _hint(self) -> None:
+        for followed in self._followed():
+            followed.updates.hint()
+
     def _model_state(self) -> ModelState:
-        slots, model = self._slots.now, self.inspector.current
-        return ModelState(
-            release=model.release if model else 0,
-            adapter=model.manifest_sha[:12] if model else None,
-            previous=slots.previous.release if slots.previous else None,
-            update_state=slots.state.value,
+        return self._line.state()
+
+    def _cascade_health(self) -> CascadeHealth | None:
+        if self.cascade is None or self.gate is None:
+            return None
+        return cascade_health(
+            self.cascade.total(), gate_line=self.gate.line, gate=self.gate.state(), trouble=self.cascade.trouble
         )
 
     def _box(self) -> Box:
@@ -328,6 +343,11 @@ class Agent:
             memory_mb=_memory_mb(),
             disk_mb=REAL_FS.free_bytes(agent.state_dir) >> 20,
         )
+
+
+def _log_report(report: SignedReport) -> None:
+    """How an update of the gate ended. The cloud takes reports of a box's own line only; heartbeats carry the rest."""
+    _log.info("gate update", report=report.body)
 
 
 def _factory_root(path: Path) -> bytes:

@@ -45,7 +45,7 @@ class Envelopes:
                 image=_image(frame.data, part),
                 exposure=part.inspection.exposure if part.inspection else None,
                 decision=part.judgement.decision,
-                model=model.reference(),
+                model=part.reference(model),
                 selection=selection,
                 evidence=evidence,
                 evidence_grid=grid,

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.cameras.feed import CameraFeed
 from edge_agent.clock import Clock
 from edge_agent.spool.sample import Account
-from models.contracts.telemetry import Heartbeat, Pending
+from models.contracts.telemetry import CascadeHealth, CascadeSums, EstimatedShare, Heartbeat, Pending
+from models.runtime.cascade import CascadeTally, Share, miss_rates
 
 WINDOW = 1024
 _PAGE_FILE = Path("/proc/self/statm")
@@ -95,6 +96,25 @@ class ModelState:
     update_state: str
 
 
+def cascade_health(tally: CascadeTally, *, gate_line: str, gate: ModelState, trouble: str | None) -> CascadeHealth:
+    """The cascade's part of a heartbeat."""
+    rates = miss_rates(tally)
+
+    def share(of: Share) -> EstimatedShare:
+        return EstimatedShare(rate=of.rate, low=of.low, high=of.high)
+
+    return CascadeHealth(
+        gate_line=gate_line,
+        release=gate.release,
+        update_state=gate.update_state,
+        trouble=trouble,
+        sums=CascadeSums(**asdict(tally)),
+        escape=share(rates.escape) if rates else None,
+        overkill=share(rates.overkill) if rates else None,
+        unsure=share(rates.unsure) if rates else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """Builds heartbeats."""
@@ -109,6 +129,7 @@ class Pulse:
     model: Callable[[], ModelState]
     free_bytes: Callable[[], int]
     resent_bytes: Callable[[], int]
+    cascade: Callable[[], CascadeHealth | None] = lambda: None
 
     def heartbeat(self) -> Heartbeat:
         """One heartbeat of this moment.
@@ -143,4 +164,5 @@ class Pulse:
             latency_p99_ms=self.meter.percentile(0.99),
             resent_bytes=self.resent_bytes(),
             cameras={name: feed.health() for name, feed in self.feeds.items()},
+            cascade=self.cascade(),
         )

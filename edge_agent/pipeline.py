@@ -7,6 +7,8 @@ The line hears the verdict before anything else is done with the part.
 Before the first model is installed every part is UNSURE with release 0; it is counted but cannot be sampled, since
 there is no model to name in its envelope. A part that was inspected while a model is on probation is also shown to the
 previous one, after its verdict went out.
+
+On a box with a gate (`edge_agent.cascade`) two models decide; each has its own terms and memory for the selection.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import structlog
 
 from edge_agent.aggregates import PeriodLedger
 from edge_agent.cameras import Frame
+from edge_agent.cascade import Cascade
 from edge_agent.clock import Clock
-from edge_agent.decision import Judgement, cannot_judge, decide
+from edge_agent.decision import Judgement, cannot_judge
 from edge_agent.envelope import Envelopes
 from edge_agent.health import Meter
+from edge_agent.look import judged, look
 from edge_agent.outputs import Journal, RejectOutput
 from edge_agent.part import InspectedPart, journal_row
 from edge_agent.selector.rule import Candidate, Kept, Selector, Skip
@@ -35,7 +39,7 @@ from edge_agent.spool.spool import Build
 from models.contracts.sample import CannotJudge, Selection, Stratum
 from models.contracts.uplink import Priority
 from models.runtime.image import Pixels, Unreadable, decode_image
-from models.runtime.inspector import Inspection, Inspector, LineModel, inspect
+from models.runtime.inspector import Inspection, Inspector, LineModel
 
 PRIORITIES = {
     Stratum.HARD: Priority.HARD,
@@ -80,12 +84,15 @@ class Pipeline:
         clock: Clock,
         hour_s: int,
         queue_frames: int,
+        cascade: Cascade | None = None,
+        counting: threading.Lock | None = None,
     ) -> None:
         self._inspector, self._put, self._output, self._journal = inspector, put, output, journal
         self._selector, self._ledger, self._envelopes, self._terms = selector, ledger, envelopes, terms
         self._watch, self._judged, self._meter, self._clock, self._hour_s = watch, judged, meter, clock, hour_s
         self._frames: queue.Queue[Frame | None] = queue.Queue(maxsize=queue_frames)
-        self.counting = threading.Lock()
+        self._cascade, self._gate_terms = cascade, TermSource()
+        self.counting = counting or threading.Lock()
         """Held around ledger, selector state and journal; whoever snapshots them holds it too."""
         self._recent: deque[tuple[InspectedPart, str | None]] = deque(maxlen=REMEMBERED_PARTS)
         self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
@@ -138,36 +145,28 @@ class Pipeline:
         self._judged(frame.camera, reason)
         with self.counting:
             self._finish(part)
-        if part.inspection is not None:
+        if self._cascade is not None:
+            self._cascade.after(part)
+        elif part.inspection is not None:
             self._watch.inspected(part.inspection, part.judgement, part.pixels)
         return part
 
     def _look(self, frame: Frame) -> InspectedPart:
         model = self._inspector.current  # read once: no frame sees half of each model
-        if model is None:
-            return InspectedPart(frame, None, cannot_judge(None, latency_ms=self._age_ms(frame)))
+        nothing = InspectedPart(frame, None, cannot_judge(None, latency_ms=self._age_ms(frame)))
+        if model is None and self._cascade is None:
+            return nothing
         try:
             pixels = decode_image(frame.data)
         except Unreadable as fault:
             _log.warning("unreadable frame", serial=frame.part.serial, detail=str(fault)[:200])
             return InspectedPart(frame, model, cannot_judge(CannotJudge.UNREADABLE, latency_ms=self._age_ms(frame)))
-        inspection = self._inspect(model, pixels)
-        judgement = decide(
-            inspection.probabilities,
-            classes=model.head.classes,
-            thresholds=model.thresholds,
-            reason=inspection.reason,
-            latency_ms=self._age_ms(frame),
-        )
-        return InspectedPart(frame, model, judgement, inspection, pixels)
-
-    def _inspect(self, model: LineModel, pixels: Pixels) -> Inspection:
-        try:
-            return inspect(model, pixels)
-        except Exception as fault:  # noqa: BLE001 - ONNX Runtime raises its own untyped errors; the part is UNSURE
-            self._meter.count("pipeline_faults")
-            _log.error("the model failed on a frame", release=model.release, exc_info=fault)
-            return Inspection(model=model, exposure=None, reason=CannotJudge.BAD_SCORES, latency_ms=0.0)
+        if self._cascade is not None:
+            return self._cascade.look(frame, pixels)
+        if model is None:
+            return nothing
+        inspection = look(model, pixels, self._meter)
+        return InspectedPart(frame, model, judged(inspection, latency_ms=self._age_ms(frame)), inspection, pixels)
 
     def _signal(self, frame: Frame, judgement: Judgement) -> None:
         try:
@@ -180,7 +179,7 @@ class Pipeline:
         if part.model is None:
             self._book(part, kept=None, sid=None)
             return
-        self._selector.use_model(part.model.manifest_sha)
+        self._selector.use_model(part.model.manifest_sha, stage="gate" if part.decided_at_gate else "line")
         candidate = self._candidate(part)
         choice = self._selector.consider(candidate)
         if isinstance(choice, Kept):
@@ -216,7 +215,8 @@ class Pipeline:
         frame = part.frame
         terms: Terms | None = None
         if part.inspection is not None and part.judgement.call is not None:
-            terms = self._terms.of(part.inspection, part.judgement.call)
+            source = self._gate_terms if part.decided_at_gate else self._terms
+            terms = source.of(part.inspection, part.judgement.call)
         return Candidate(id=frame.id, at=frame.captured_at.timestamp(), size=len(frame.data), terms=terms)
 
     def _store(self, part: InspectedPart, model: LineModel, selection: Selection, candidate: Candidate) -> str | None:
@@ -234,6 +234,8 @@ class Pipeline:
     def _book(self, part: InspectedPart, *, kept: Selection | None, sid: str | None) -> None:
         frame = part.frame
         self._recent.append((part, sid))
+        if self._cascade is not None:
+            self._cascade.count(part)
         self._ledger.add(
             part.judgement,
             at=frame.captured_at,

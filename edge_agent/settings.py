@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -98,6 +98,19 @@ class SelectionSection(_Section):
     pi_min: Annotated[float, Field(gt=0, le=1)] = 0.02
 
 
+class CascadeSection(_Section):
+    """A gate in front of the line's model. `gate_line` is the line in whose name the gate is released.
+
+    `deadline_ms` counts from the frame's capture; a part whose answer comes later is answered as `on_late` says:
+    UNSURE, or the gate's own verdict. The line's model also sees `audit_share` of the parts that end at the gate.
+    """
+
+    gate_line: Identifier
+    deadline_ms: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
+    audit_share: Annotated[float, Field(gt=0, le=1)] = 0.02
+    on_late: Literal["unsure", "gate"] = "unsure"
+
+
 class SpoolSection(_Section):
     max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
     ballast_bytes: Annotated[int, Field(ge=0)] = 64 << 20
@@ -147,6 +160,7 @@ class AgentSettings(BaseSettings):
     mqtt: MqttSection
     release: ReleaseSection
     selection: SelectionSection = SelectionSection()
+    cascade: CascadeSection | None = None
     spool: SpoolSection = SpoolSection()
     uplink: UplinkSection = UplinkSection()
     journal: JournalSection = JournalSection()
@@ -158,6 +172,12 @@ class AgentSettings(BaseSettings):
         names = [camera.name for camera in self.cameras]
         if len(set(names)) != len(names):
             raise ValueError("two cameras share a name")
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_is_another_line(self) -> AgentSettings:
+        if self.cascade is not None and self.cascade.gate_line == self.agent.line:
+            raise ValueError(f"cascade.gate_line: {self.agent.line} is this box's own line; name another")
         return self
 
     @property

@@ -22,6 +22,7 @@ class Sources:
     updater: Updater
     uplink: Uplink
     selector: Selector
+    gate_updater: Updater | None = None
 
 
 def snapshot(sources: Sources) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def snapshot(sources: Sources) -> dict[str, Any]:
     """
     pulse, pace = sources.pulse, sources.selector.pace
     beat, uplink = pulse.heartbeat(), sources.uplink.stats()
-    return {
+    values = {
         "edge": sources.edge,
         "line": sources.line,
         "version": sources.version,
@@ -62,3 +63,8 @@ def snapshot(sources: Sources) -> dict[str, Any]:
         "box": {"rss_bytes": beat.rss_bytes, "disk_free_bytes": beat.disk_free, "clock_ok": beat.clock_ok},
         "cameras": {name: health.model_dump() for name, health in beat.cameras.items()},
     }
+    if beat.cascade is not None:
+        values["cascade"] = beat.cascade.model_dump() | {
+            "update_trouble": sources.gate_updater.trouble if sources.gate_updater else None
+        }
+    return values

@@ -70,7 +70,7 @@ class Selector:
         self.pace = pace
         self._audit_share, self._pi_min, self._seed = audit_share, pi_min, seed
         self._recent = RecentUploads()
-        self._model: str | None = None
+        self._memories: dict[str, tuple[str, RecentUploads]] = {}
         self._mean, self._mean_weight = _PRIOR_MEAN, 0.0
         self.skipped = dict.fromkeys(Skip, 0)
 
@@ -78,11 +78,16 @@ class Selector:
         """The cloud's order, from the next part on."""
         self.pace.bytes_per_hour, self._audit_share = bytes_per_hour, audit_share
 
-    def use_model(self, digest: str) -> None:
-        """Parts from here on are judged by that model; directions of another do not compare."""
-        if digest != self._model:
-            self._recent.clear()
-            self._model = digest
+    def use_model(self, digest: str, *, stage: str = "line") -> None:
+        """The next part was judged by that model; directions of another do not compare.
+
+        Args:
+            stage: models that take turns on one box (a gate and the line's model) each keep a memory of their own.
+        """
+        known = self._memories.get(stage)
+        if known is None or known[0] != digest:
+            known = self._memories[stage] = (digest, RecentUploads())
+        self._recent = known[1]
 
     def consider(self, candidate: Candidate) -> Kept | Skipped:
         """Keep this part? The caller spools it and, once that is accepted, calls `accepted`."""
