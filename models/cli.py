@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.base_cli import bench, build, doctor
+from models.cascade_cli import cascade
 from models.explain_cli import explain
 from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images
 from models.rehearse_cli import rehearse
@@ -321,3 +322,4 @@ app.command()(bench)
 app.command()(doctor)
 app.command()(explain)
 app.command()(rehearse)
+app.add_typer(cascade, name="cascade")
