@@ -8,7 +8,8 @@ int8 graphs use ONNX Runtime's `com.microsoft.QMoE`, whose CPU contract was read
   choose, and the weights are gathered from `router_weights`, divided by their sum if `normalize_routing_weights` is
   set: both of DeepSeek's rules.
 - 8-bit experts always multiply with activations rounded to int8, per block of inputs. 4-bit experts would multiply in
-  float32, three times slower; `accuracy_level=4` lets them round as the 8-bit ones do.
+  float32, three times slower; `accuracy_level=4` lets them round as the 8-bit ones do. Both ways are in ONNX Runtime
+  from 1.32 on: before it, a graph with 4-bit experts does not load and 8-bit ones are many times slower.
 
 The float32 graph, which parity and benchmarks compare with, uses `com.microsoft.MoE`, which knows only the softmax over
 the chosen: it is given ``log p`` for the chosen experts and a very small number for the others, and its result is
@@ -87,7 +88,7 @@ def _quantized(graph: GraphBuilder, x: str, name: str, scores: _Scores, module: 
     return graph.op(
         "QMoE", x, scores.choice, *inputs, *unused, scores.weight, **_swiglu(config),
         normalize_routing_weights=int(config.scoring == "sigmoid"), expert_weight_bits=config.bits,
-        block_size=config.block, accuracy_level=4,
+        block_size=config.block, **({"accuracy_level": 4} if config.bits == 4 else {}),
     )  # fmt: skip
 
 
