@@ -127,3 +127,30 @@ def test_two_cameras_may_not_share_a_name(tmp_path: Path) -> None:
 def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="no such file"):
         load(tmp_path / "nowhere.toml")
+
+
+CASCADE = '[cascade]\ngate_line = "cells-gate"\ndeadline_ms = 3000\n'
+
+
+def test_a_cascade_is_off_until_its_section_is_written(tmp_path: Path) -> None:
+    assert load(written(tmp_path, MINIMAL)).cascade is None
+    section = load(written(tmp_path, MINIMAL + CASCADE)).cascade
+    assert section is not None
+    assert (section.gate_line, section.audit_share, section.on_late) == ("cells-gate", 0.02, "unsure")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (('gate_line = "cells-gate"', ""), "cascade.gate_line"),
+        (('"cells-gate"', '"cells"'), "this box's own line"),
+        (("deadline_ms = 3000", ""), "cascade.deadline_ms"),
+        (("deadline_ms = 3000", "deadline_ms = 0"), "cascade.deadline_ms"),
+        (("deadline_ms = 3000", "deadline_ms = 3000\naudit_share = 0"), "cascade.audit_share"),
+        (("deadline_ms = 3000", 'deadline_ms = 3000\non_late = "pass"'), "cascade.on_late"),
+        (("deadline_ms = 3000", "deadline_ms = 3000\ndead_line = 1"), "cascade.dead_line"),
+    ],
+)
+def test_a_fault_in_the_cascade_names_its_key(tmp_path: Path, change: tuple[str, str], names: str) -> None:
+    with pytest.raises(BadSettings, match=names):
+        load(written(tmp_path, MINIMAL + CASCADE.replace(*change)))
