@@ -1,0 +1,122 @@
+"""`edgeloop models cascade`: from two trained folders to cuts in a release, and the refusals on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from models.cli import app
+from models.contracts.base import decode
+from models.contracts.model_manifest import AdapterManifest
+from models.nn import config as sizes
+from models.nn.config import tiny
+from models.runtime.bundle import read_starting
+from tests.models.nn.toy import picture
+
+RUNNER = CliRunner()
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    done = RUNNER.invoke(app, list(map(str, arguments)))
+    assert done.exit_code == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def images(root: Path, *, first: int, count: int, defect_name: str = "scratch") -> Path:
+    for label, defect in (("good", False), (defect_name, True)):
+        (root / label).mkdir(parents=True)
+        for i in range(count):
+            made = picture(first + 2 * i + defect, defect=defect)
+            (root / label / f"{i}.png").write_bytes(cv2.imencode(".png", made)[1].tobytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gate and a big model on bases of random weights, one that names its defect otherwise, and unseen images."""
+    root = tmp_path_factory.mktemp("cascade")
+    train, unseen = images(root / "train", first=0, count=24), images(root / "unseen", first=5000, count=40)
+    other = images(root / "other", first=0, count=24, defect_name="dent")
+    assert unseen.is_dir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sizes.PRESETS, "1.7b-tiny", tiny("1.7b"))
+        for name, seed in (("base-gate", 1), ("base-big", 2)):
+            run("build", "--preset", "1.7b-tiny", "--seed", seed, "--out", root / name)
+        for name, base, data in (("gate", "gate", train), ("big", "big", train), ("strange", "gate", other)):
+            run("train", "--line", f"caps-{name}", "--data", data, "--base", root / f"base-{base}", "--out",
+                root / name, "--no-flips")  # fmt: skip
+    return root
+
+
+def calibrate(folder: Path, out: Path, *more: str, gate: str = "gate", data: str = "unseen", code: int = 0) -> str:
+    return run("cascade", "calibrate", folder / gate, folder / "big", "--data", folder / data, "--out", out, *more,
+               code=code)  # fmt: skip
+
+
+WIDE = ("--added-escape", "0.3", "--added-overkill", "0.3")
+
+
+def test_cuts_are_picked_judged_on_other_images_and_travel_in_the_manifest(folder: Path, tmp_path: Path) -> None:
+    document = json.loads(calibrate(folder, tmp_path / "cascade.json", *WIDE, "--json"))
+    assert document == json.loads((tmp_path / "cascade.json").read_text())
+    assert document["ok"]
+    assert document["picked_on"]["images"] + document["judged_on"]["images"] == 80
+    assert document["judged_on"]["escalation"] < 0.5
+    assert document["curve"][-1]["escalation"] == 1.0
+    assert document["gate_pretrained"].startswith("none")
+    run("cascade", "apply", folder / "gate", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "gated")
+    made, before = read_starting(tmp_path / "gated").adapter, read_starting(folder / "gate").adapter
+    assert made.cascade.calibrated_against == read_starting(folder / "big").adapter.digest()
+    assert made.model_copy(update={"cascade": None}) == before
+    assert decode(AdapterManifest, made.encode()) == made
+    assert "exists already" in run(
+        "cascade", "apply", folder / "gate", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "gated", code=2
+    )
+    assert "another gate" in run(
+        "cascade", "apply", folder / "big", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "x", code=2
+    )
+
+
+def test_a_limit_too_few_images_can_certify_is_refused_with_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cascade.json"
+    said = calibrate(folder, out, "--added-escape", "0.01", "--added-overkill", "0.01", code=4)
+    assert "no escalation below 100 % meets the limits" in said
+    assert "299 defects" in said
+    assert not json.loads(out.read_text())["ok"]
+    assert "nothing was written" in run("cascade", "apply", folder / "gate", "--cuts", out, "--out", tmp_path / "x",
+                                        code=4)  # fmt: skip
+    assert not (tmp_path / "x").exists()
+
+
+def test_models_and_images_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cascade.json"
+    assert "'dent' is none of the big model's" in calibrate(folder, out, *WIDE, gate="strange", code=2)
+    assert "label 'dent' is no class" in calibrate(folder, out, *WIDE, data="other", code=2)
+    assert "edgeloop models train made" in calibrate(folder, out, *WIDE, gate="base-gate", code=2)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "no json", '{"cuts": {"certain_pass_below": 3}, "ok": true}'])
+def test_a_file_that_calibrate_did_not_write_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "cuts.json").write_text(text)
+    said = run("cascade", "apply", folder / "gate", "--cuts", tmp_path / "cuts.json", "--out", tmp_path / "x", code=2)
+    assert "not what calibrate writes" in said
+
+
+def test_the_bench_prints_both_shares_as_they_came_out(folder: Path) -> None:
+    arguments = ["cascade", "bench", folder / "gate", folder / "base-big", "--data", folder / "unseen", "--parts", "40"]
+    arguments += ["--threads", "1", "--audit", "0.2", "--json"]
+    done = RUNNER.invoke(app, list(map(str, arguments)))
+    assert done.exit_code in (0, 1), done.stderr  # two models of one size: what is checked here is the arithmetic
+    found = json.loads(done.stdout)
+    assert found["escalated"] == 4
+    assert 0 < found["audited"] < 20
+    share = (found["escalated"] + found["audited"]) / 40
+    assert found["target"] == pytest.approx(0.8 / (found["gate_ms"] / found["big_ms"] + share))
+    assert found["speedup"] == pytest.approx(40 * found["big_ms"] / 1e3 / found["cascade_s"])
+    assert found["ok"] == (done.exit_code == 0) == (found["speedup"] >= found["target"])
+    assert "more than all parts" in run(*arguments[:-3], "--escalation", "0.9", "--audit", "0.2", code=2)
