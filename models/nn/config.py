@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from models.nn.int8 import Int8
+
 TowerKind = Literal["siglip", "efficientnet_lite"]
 Scoring = Literal["softmax", "sigmoid"]
 
@@ -66,7 +68,8 @@ class ExpertsConfig:
 class TrunkConfig:
     """Llama-shaped decoder; `vocabulary` counts in parameters only (the prompt is folded into the graph).
 
-    With `experts`, `ffn` is the width of the first layers' feed-forward only (`models.nn.moe`).
+    With `experts`, `ffn` is the width of the first layers' feed-forward only (`models.nn.moe`). `int8` says how its
+    linears are stored (`models.nn.int8`).
     """
 
     width: int
@@ -77,6 +80,7 @@ class TrunkConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
     experts: ExpertsConfig | None = None
+    int8: Int8 = "plain"
 
     def has_experts(self, layer: int) -> bool:
         """Whether that layer's feed-forward is a mixture."""
@@ -102,6 +106,8 @@ class EdgeConfig:
         values = asdict(self)
         if self.trunk.experts is None:
             del values["trunk"]["experts"]  # a dense checkpoint says what it said before there were experts
+        if self.trunk.int8 == "plain":
+            del values["trunk"]["int8"]  # likewise
         return values
 
     @staticmethod
@@ -138,7 +144,7 @@ NANO = EdgeConfig(
 LARGE = EdgeConfig(
     name="1.7b",
     tower=TowerConfig(kind="siglip", image=384, width=1024, grid=24, depth=24, heads=16, ffn=4096, patch=16),
-    trunk=TrunkConfig(width=2048, depth=24, heads=16, ffn=5632, vocabulary=102_400),
+    trunk=TrunkConfig(width=2048, depth=24, heads=16, ffn=5632, vocabulary=102_400, int8="fine"),
     prefix=32,
     suffix=8,
     pixel_mean=(127.5, 127.5, 127.5),

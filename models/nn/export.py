@@ -24,6 +24,7 @@ from models.nn import export_moe
 from models.nn.config import EdgeConfig, TrunkConfig
 from models.nn.efficientnet import EfficientNetLite, SameConv
 from models.nn.graph import GraphBuilder, Shared
+from models.nn.int8 import Recipe, recipe_for
 from models.nn.model import DeepSeekEdge, SiglipTower, Trunk
 
 PRODUCER = "edgeloop"
@@ -224,7 +225,10 @@ class _TrunkGraph:
         graph, group, rank = self.graph, self.groups[group_name], self.config.lora_rank
         if not self.lora:
             names = zip(group.modules, modules, strict=True)
-            return [graph.linear(x, name, _weight(module), _vector(module.bias)) for name, module in names]
+            return [
+                graph.linear(x, name, _weight(module), _vector(module.bias), self._recipe(name))
+                for name, module in names
+            ]
         if group_name not in self._lora_a:
             self._lora_a[group_name] = graph.overridable(group.a_name(), (group.inputs, rank * len(modules)))
             for module, outputs in zip(group.modules, group.outputs, strict=True):
@@ -233,10 +237,13 @@ class _TrunkGraph:
         downs = graph.split(down, len(modules), axis=-1) if len(modules) > 1 else [down]
         results = []
         for name, module, part in zip(group.modules, modules, downs, strict=True):
-            y = graph.linear(x, name, _weight(module), _vector(module.bias))
+            y = graph.linear(x, name, _weight(module), _vector(module.bias), self._recipe(name))
             delta = graph.op("MatMul", part, group.b_name(name.rsplit(".", 1)[1]))
             results.append(graph.op("Add", y, delta))
         return results
+
+    def _recipe(self, module: str) -> Recipe:
+        return recipe_for(self.config.trunk.int8, module)
 
     def _rotary_tables(self) -> None:
         trunk = self.config.trunk
@@ -278,7 +285,8 @@ class _TrunkGraph:
         graph = self.graph
         gate, up = self._linears(x, f"{name}.gate_up", (module.gate_proj, module.up_proj))
         hidden = graph.op("Mul", graph.op("Mul", gate, graph.op("Sigmoid", gate)), up)
-        (down,) = self._linears(graph.quantize(hidden), f"{name}.down", (module.down_proj,))
+        shared = graph.quantize(hidden, self._recipe("down_proj"), inputs=module.down_proj.in_features)
+        (down,) = self._linears(shared, f"{name}.down", (module.down_proj,))
         return down
 
     def _layer(self, x: str, i: int) -> str:

@@ -3,13 +3,15 @@
 Why not export and rewrite: the graph is small and known, quantization and LoRA must agree on shared inputs, and
 full-size weights can be written one tensor at a time. Parity with torch is a test, not a hope.
 
-Quantization is W8A8 per token and per output channel, from standard operators only:
+Quantization is W8A8 per token and per output channel (`models.nn.int8` says which linears have more):
 
-    am = max |x| over channels;  xq = QuantizeLinear(x * 127 / am, 1, zero point 128)
-    y  = float(MatMulInteger(xq, Wq, 128)) * (am / 127) * w_scale
+    am = max |x| over channels;  xq = QuantizeLinear(x, am / 127 per row, zero point 128)
+    y  = MatMulIntegerToFloat(xq, Wq, 1, w_scale, 128) * (am / 127)
 
 Activations are uint8 around 128 and weights int8: the pairing with a fast kernel on x86 with VNNI. A row is quantized
-by its own maximum, so another image in the batch cannot change the result.
+by its own maximum, so another image in the batch cannot change the result. ONNX Runtime's own `MatMulIntegerToFloat`
+multiplies by the channel's scale while the sums are still in cache: 6 % less time for the tower's first feed-forward
+than MatMulInteger, Cast and Mul; minimum and maximum with a scale per row halve the time of rounding (measured).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from models.nn.int8 import PLAIN, Recipe, block_of, hadamard, planes
 
 OPSET = 23
 IR_VERSION = 11
@@ -38,26 +42,6 @@ class Shared:
     name: str
     quantized: str
     scale: str
-
-
-def quantize_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 per output channel.
-
-    Args:
-        weight: [inputs, outputs].
-
-    Returns:
-        int8 [inputs, outputs] and float32 [outputs], with ``weight ~ int8 * scale``.
-    """
-    scale = np.abs(weight).max(axis=0) / np.float32(127)
-    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
-
-
-def dequantized(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a quantized linear multiplies with: adapters are trained against this, so they repair it too."""
-    quantized, scale = quantize_weight(weight)
-    return quantized.astype(np.float32) * scale
 
 
 @dataclass
@@ -124,26 +108,49 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("TopK", [source, self.integers(count)], names, name=f"TopK_{self._counter}"))
         return names[0]
 
-    def quantize(self, x: str) -> Shared:
-        """Quantize an activation [B, N, C] once, for every linear that shares it."""
+    def quantize(self, x: str, recipe: Recipe = PLAIN, *, inputs: int = 0) -> Shared:
+        """Quantize an activation [B, N, C] once, for every linear that shares it.
+
+        Args:
+            recipe: of those linears; a rotation needs the number of `inputs`, C.
+        """
         if not self.int8:
             return Shared(x, "", "")
-        largest = self.op("ReduceMax", self.op("Abs", x), self.integers(-1), keepdims=1)
-        floor = self.constant("f32/tiny", np.array(1e-8, dtype=np.float32))
-        scale = self.op(
-            "Mul", self.op("Max", largest, floor), self.constant("f32/1over127", np.array(1 / 127, dtype=np.float32))
-        )
-        one = self.constant("f32/one", np.array(1, dtype=np.float32))
-        zero = self.constant("u8/128", np.array(128, dtype=np.uint8))
-        return Shared(x, self.op("QuantizeLinear", self.op("Div", x, scale), one, zero), scale)
+        turned = self._rotated(x, inputs) if recipe.rotated else x
+        last = self.integers(-1)
+        lowest = self.op("Neg", self.op("ReduceMin", turned, last, keepdims=1))
+        largest = self.op("Max", self.op("ReduceMax", turned, last, keepdims=1), lowest, self._float("tiny", 1e-8))
+        scale = self.op("Mul", largest, self._float("1over127", 1 / 127))
+        rows = self.op("Reshape", scale, last)
+        zeros = self.op("Expand", self.constant("u8/128", np.array(128, dtype=np.uint8)), self.op("Shape", rows))
+        shape = self.op("Shape", turned)
+        flat = self.op("Flatten", turned, axis=2)
+        return Shared(x, self.op("Reshape", self.op("QuantizeLinear", flat, rows, zeros, axis=0), shape), scale)
 
-    def linear(self, x: Shared, name: str, weight: NDArray[np.float32], bias: Array | None = None) -> str:
-        """``x W + b`` with weight [inputs, outputs]: W8A8, or float32 with `int8` off."""
+    def _rotated(self, x: str, inputs: int) -> str:
+        """Every block of `inputs` channels times the Hadamard matrix."""
+        size = block_of(inputs)
+        blocks = self.op("Reshape", x, self.integers(0, -1, size))
+        turned = self.op("MatMul", blocks, self.constant(f"hadamard/{size}", hadamard(size)))
+        return self.op("Reshape", turned, self.integers(0, -1, inputs))
+
+    def _float(self, name: str, value: float) -> str:
+        return self.constant(f"f32/{name}", np.array(value, dtype=np.float32))
+
+    def linear(
+        self, x: Shared, name: str, weight: NDArray[np.float32], bias: Array | None = None, recipe: Recipe = PLAIN
+    ) -> str:
+        """``x W + b`` with weight [inputs, outputs]: W8A8 as `recipe` says, or float32 with `int8` off."""
         if self.int8:
-            quantized, scale = quantize_weight(weight)
-            product = self.op("MatMulInteger", x.quantized, self.constant(f"{name}.weight_int8", quantized), "u8/128")
-            floats = self.op("Cast", product, to=TensorProto.FLOAT)
-            y = self.op("Mul", self.op("Mul", floats, x.scale), self.constant(f"{name}.weight_scale", scale))
+            products = [
+                self.op(
+                    "MatMulIntegerToFloat", x.quantized, self.constant(f"{name}.weight_int8{plane}", codes),
+                    self._float("one", 1), self.constant(f"{name}.weight_scale{plane}", scale), "u8/128",
+                    domain=MICROSOFT,
+                )
+                for plane, (codes, scale) in zip(("", "_rest"), planes(weight, recipe), strict=False)
+            ]  # fmt: skip
+            y = self.op("Mul", products[0] if len(products) == 1 else self.op("Add", *products), x.scale)
         else:
             y = self.op("MatMul", x.name, self.constant(f"{name}.weight", weight))
         return y if bias is None else self.op("Add", y, self.constant(f"{name}.bias", bias))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.nn.config import EdgeConfig
 from models.nn.export import lora_groups
+from models.nn.int8 import PLANE, Recipe, block_of, hadamard, recipe_for
 from models.nn.model import ALIGNER_LINEARS, TRUNK_LINEARS, Trunk
 from models.nn.moe import RoutedExperts
 
@@ -35,19 +36,29 @@ def quantized_copy(trunk: Trunk, device: torch.device | None = None) -> Trunk:
     frozen = copy.deepcopy(trunk).eval().to(device or trunk.prefix.device)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
-    for module in frozen.modules():
+    for name, module in frozen.named_modules():
         if isinstance(module, nn.Linear):
-            module.weight.copy_(_dequantized(module.weight))
+            module.weight.copy_(_dequantized(module.weight, recipe_for(trunk.int8, name)))
         elif isinstance(module, RoutedExperts):
             module.dequantize_()
     return frozen
 
 
-def _dequantized(weight: Tensor) -> Tensor:
-    """`models.nn.graph.dequantized` of the transpose, on the weight's own device: [outputs, inputs]."""
-    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+def _dequantized(weight: Tensor, recipe: Recipe) -> Tensor:
+    """`models.nn.int8.dequantized` of the transpose, on the weight's own device: [outputs, inputs]."""
+    turned = _rotated(weight) if recipe.rotated else weight
+    scale = turned.abs().amax(dim=1, keepdim=True) / 127
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (weight / scale).round().clamp(-127, 127) * scale
+    stored = (turned / scale).round().clamp(-127, 127) * scale
+    if recipe.planes == 2:
+        finer = scale / PLANE
+        stored = stored + ((turned - stored) / finer).round().clamp(-127, 127) * finer
+    return _rotated(stored) if recipe.rotated else stored
+
+
+def _rotated(weight: Tensor) -> Tensor:
+    matrix = torch.from_numpy(hadamard(block_of(weight.shape[1]))).to(weight)
+    return (weight.unflatten(1, (-1, len(matrix))) @ matrix).flatten(1)
 
 
 def with_lora(trunk: Trunk, config: EdgeConfig, *, dropout: float) -> Trunk:

@@ -83,6 +83,7 @@ class Trunk(nn.Module):
     def __init__(self, config: EdgeConfig) -> None:
         super().__init__()
         trunk = config.trunk
+        self.int8 = trunk.int8
         self.aligner = Aligner(config.tower.width, trunk.width)
         self.prefix = nn.Parameter(torch.randn(config.prefix, trunk.width) * 0.02)
         self.suffix = nn.Parameter(torch.randn(config.suffix, trunk.width) * 0.02)

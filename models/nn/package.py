@@ -39,6 +39,7 @@ from models.nn.config import EdgeConfig
 from models.nn.export import export_tower, export_trunk, lora_shapes
 from models.nn.external import INLINE_BYTES, cuts, serialise
 from models.nn.graph import OPSET
+from models.nn.int8 import block_of
 from models.nn.model import DeepSeekEdge, parameter_count
 from models.runtime.adapter import read_adapter, write_adapter
 from models.runtime.base import Base, SessionLimits
@@ -107,6 +108,8 @@ def _files(model: DeepSeekEdge, golden: Sequence[Pixels], inline_bytes: int) -> 
 def _quantization(config: EdgeConfig) -> str:
     tower = "float32" if config.tower.kind == "efficientnet_lite" else "W8A8"
     text = f"linears W8A8, int8 weights per channel, uint8 activations per token; tower: {tower}; the rest float32"
+    if config.trunk.int8 == "fine":
+        text += f"; down_proj on inputs rotated in blocks of {block_of(config.trunk.ffn)}, v_proj in two int8 planes"
     experts = config.trunk.experts
     if experts is None:
         return text

@@ -6,7 +6,7 @@ not what the product itself loses. Errors of single groups do not add up to the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.nn.export import lora_groups
-from models.nn.graph import dequantized
 from models.nn.heads import embed
-from models.nn.model import DeepSeekEdge
+from models.nn.int8 import block_of, dequantized, hadamard, recipe_for
+from models.nn.model import DeepSeekEdge, Trunk
 from models.nn.moe import RoutedExperts
 
 
@@ -45,10 +45,7 @@ def sensitivity(model: DeepSeekEdge, tokens: NDArray[np.float16]) -> list[GroupE
         return float(torch.linalg.norm(moved - exact) / torch.linalg.norm(exact))
 
     trunk = model.trunk
-    found = [
-        GroupError(group.name, error(quantized([trunk.get_submodule(name) for name in group.modules])))
-        for group in lora_groups(model.config)
-    ]
+    found = [GroupError(group.name, error(quantized(trunk, group.modules))) for group in lora_groups(model.config)]
     found += [
         GroupError(f"layers.{i}.experts", error(stored(layer.mlp.experts)))
         for i, layer in enumerate(trunk.model.layers)
@@ -72,19 +69,22 @@ def stored(experts: RoutedExperts) -> Iterator[None]:
 
 
 @contextmanager
-def quantized(linears: list[nn.Module]) -> Iterator[None]:
-    """Within it these linears compute what the int8 graph computes, in float32."""
-    kept = [linear.weight.data for linear in linears]
-    hooks = [linear.register_forward_pre_hook(_per_token) for linear in linears]
+def quantized(trunk: Trunk, names: Iterable[str]) -> Iterator[None]:
+    """Within it the linears of these names compute what the int8 graph computes, in float32."""
+    linears = {name: trunk.get_submodule(name) for name in names}
+    kept = {name: linear.weight.data for name, linear in linears.items()}
+    hooks = []
     try:
-        for linear in linears:
-            linear.weight.data = torch.from_numpy(dequantized(linear.weight.numpy().T.copy()).T.copy())
+        for name, linear in linears.items():
+            recipe = recipe_for(trunk.int8, name)
+            hooks.append(linear.register_forward_pre_hook(_rotated_per_token if recipe.rotated else _per_token))
+            linear.weight.data = torch.from_numpy(dequantized(linear.weight.numpy().T.copy(), recipe).T.copy())
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        for linear, weight in zip(linears, kept, strict=True):
-            linear.weight.data = weight
+        for name, linear in linears.items():
+            linear.weight.data = kept[name]
 
 
 def _per_token(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -92,3 +92,11 @@ def _per_token(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
     (x,) = inputs
     scale = x.abs().amax(-1, keepdim=True).clamp_min(1e-8) / 127
     return (torch.round(x / scale).clamp(-128, 127) * scale,)
+
+
+def _rotated_per_token(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same on a rotated activation, turned back: the weight outside the graph is not rotated."""
+    (x,) = inputs
+    matrix = torch.from_numpy(hadamard(block_of(x.shape[-1]))).to(x)
+    (rounded,) = _per_token(module, ((x.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2),))
+    return ((rounded.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2),)

@@ -9,8 +9,8 @@ import torch
 from models.nn.config import tiny
 from models.nn.device import NoDevice, choose_device
 from models.nn.examples import Examples
-from models.nn.graph import dequantized
 from models.nn.heads import Batches
+from models.nn.int8 import dequantized, recipe_for
 from models.nn.lora import quantized_copy
 from models.nn.model import DeepSeekEdge
 
@@ -37,9 +37,10 @@ def test_a_quantized_copy_holds_what_the_int8_graph_multiplies_with() -> None:
     with torch.no_grad():
         trunk.aligner.fc1.weight[0].zero_()
     frozen = quantized_copy(trunk)
-    for name in ("aligner.fc1", "model.layers.1.mlp.down_proj"):
+    for name in ("aligner.fc1", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.down_proj"):
         weight = trunk.get_submodule(name).weight.detach().numpy()
-        assert np.array_equal(frozen.get_submodule(name).weight.numpy(), dequantized(weight.T.copy()).T)
+        stored = dequantized(weight.T.copy(), recipe_for("fine", name)).T
+        assert np.abs(frozen.get_submodule(name).weight.numpy() - stored).max() < 1e-6
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
