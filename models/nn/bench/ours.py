@@ -39,13 +39,22 @@ class BaseRow:
 
 @dataclass(frozen=True, slots=True)
 class Swaps:
-    """Adapters exchanged while `threads` loops judged frames. `wrong` are results that belong to neither adapter."""
+    """Adapters exchanged while `threads` loops judged frames.
+
+    `wrong` are results that belong to neither adapter, `dropped` are frames that were begun and have no result.
+    `longest_ms` is the longest assignment by the clock, `cpu_ms` the processor time of the longest, and `idle_ms` the
+    longest that the same thread needed, just before, to do nothing at all: what the system's scheduler adds. Frames
+    take no lock, so no frame waits for any of them.
+    """
 
     swaps: int
     threads: int
     frames: int
     wrong: int
+    dropped: int
     longest_ms: float
+    cpu_ms: float
+    idle_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +101,60 @@ def _feeds(adapter: bytes, manifest: BaseManifest) -> Feeds:
     return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in read.items()}
 
 
+class _Judges:
+    """Loops that judge one frame under whatever adapter is current, and check every result."""
+
+    def __init__(self, base: Base, tokens: F32, first: Feeds, right: list[F32], workers: int) -> None:
+        self.base, self.tokens, self.right = base, tokens, right
+        self.current = first
+        self.begun, self.done, self.wrong = [0] * workers, [0] * workers, [0] * workers
+        self._stop = threading.Event()
+        self._loops = [threading.Thread(target=self._judge, args=(number,), daemon=True) for number in range(workers)]
+
+    def __enter__(self) -> _Judges:
+        for loop in self._loops:
+            loop.start()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        while min(self.done) == 0 and all(loop.is_alive() for loop in self._loops):
+            time.sleep(0.01)
+        self._stop.set()
+        for loop in self._loops:
+            loop.join()
+
+    def _judge(self, number: int) -> None:
+        while not self._stop.is_set():
+            self.begun[number] += 1
+            found = self.base.embed(self.tokens, self.current).embedding
+            self.done[number] += 1
+            self.wrong[number] += not any(np.array_equal(found, one) for one in self.right)
+
+
 def measure_swaps(frozen: Frozen, threads: int, swaps: int, workers: int = 3) -> Swaps:
-    """Exchange two adapters `swaps` times under load: read, check, and assign one reference, as a box does."""
+    """Exchange two adapters `swaps` times under load as a box does: read and check, then assign one reference.
+
+    What was current stays referenced until after the assignment, as the inspector keeps the previous model: giving its
+    memory back takes longer than the exchange.
+    """
     base = frozen.open(threads)
     spec = frozen.manifest.preprocessing
     pixels = np.random.default_rng(0).normal(0, 1, (1, 3, spec.height, spec.width)).astype(np.float32)
     tokens = base.tokens(pixels)
     files = [random_adapter(frozen.manifest, seed=seed) for seed in (1, 2)]
     right = [base.embed(tokens, _feeds(file, frozen.manifest)).embedding for file in files]
-    current, stop = [_feeds(files[0], frozen.manifest)], threading.Event()
-    frames, wrong = [0] * workers, [0] * workers
-
-    def judge(number: int) -> None:
-        while not stop.is_set():
-            found = base.embed(tokens, current[0]).embedding
-            frames[number] += 1
-            wrong[number] += not any(np.array_equal(found, one) for one in right)
-
-    loops = [threading.Thread(target=judge, args=(number,), daemon=True) for number in range(workers)]
-    for loop in loops:
-        loop.start()
-    longest = 0.0
-    for number in range(swaps):
-        ready = _feeds(files[(number + 1) % 2], frozen.manifest)
-        start = time.perf_counter()
-        current[0] = ready
-        longest = max(longest, time.perf_counter() - start)
-    while min(frames) == 0:
-        time.sleep(0.01)
-    stop.set()
-    for loop in loops:
-        loop.join()
-    return Swaps(swaps, workers, sum(frames), sum(wrong), longest * 1e3)
+    longest = cpu = idle = 0.0
+    with _Judges(base, tokens, _feeds(files[0], frozen.manifest), right, workers) as judges:
+        for number in range(swaps):
+            ready = _feeds(files[(number + 1) % 2], frozen.manifest)
+            start = time.perf_counter()
+            idle = max(idle, time.perf_counter() - start)
+            used, start = time.thread_time(), time.perf_counter()
+            previous, judges.current = judges.current, ready
+            longest = max(longest, time.perf_counter() - start)
+            cpu = max(cpu, time.thread_time() - used)
+            del previous
+    done = sum(judges.done)
+    return Swaps(
+        swaps, workers, done, sum(judges.wrong), sum(judges.begun) - done, longest * 1e3, cpu * 1e3, idle * 1e3
+    )

@@ -53,7 +53,7 @@ def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Benc
     swaps = None
     if wish.swaps:
         say(f"{wish.swaps} swaps under load")
-        swaps = in_child(measure_swaps, frozen, max(threads), wish.swaps)
+        swaps = in_child(measure_swaps, frozen, 1, wish.swaps)
     layers = min(wish.layers, layers_in_one_file(config.trunk))
     return Bench(
         machine=machine(),

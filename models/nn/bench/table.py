@@ -73,8 +73,9 @@ def text(bench: Bench) -> str:
         one = bench.swaps
         lines += [
             "",
-            f"{one.swaps} swaps under {one.threads} threads: {one.frames} frames, {one.wrong} wrong, longest "
-            f"{one.longest_ms:.3f} ms.",
+            f"{one.swaps} swaps under {one.threads} threads: {one.frames} frames, {one.wrong} wrong, {one.dropped} "
+            f"dropped; longest exchange {one.longest_ms:.3f} ms ({one.cpu_ms:.3f} ms of processor time), longest pause "
+            f"of the same thread doing nothing {one.idle_ms:.3f} ms.",
         ]
     if bench.peers:
         lines += [

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from typer.testing import CliRunner
 
 from models.cli import app
 from models.nn import config as sizes
 from models.nn.bench.child import NotHere, in_child
 from models.nn.bench.measure import latency, resident_mb, work
-from models.nn.bench.ours import Frozen, measure_base, measure_swaps
+from models.nn.bench.ours import Frozen, _Judges, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
 from models.nn.bench.variants import OURS_NAME, REFERENCE, VARIANTS
 from models.nn.build import build
@@ -75,8 +76,17 @@ def test_swaps_under_load_give_no_wrong_result(frozen: Frozen) -> None:
     found = measure_swaps(frozen, 1, 60)
     assert found.swaps == 60
     assert found.frames >= found.threads == 3
-    assert found.wrong == 0
-    assert found.longest_ms < 5
+    assert (found.wrong, found.dropped) == (0, 0)
+    assert found.cpu_ms < 5
+    assert found.cpu_ms <= found.longest_ms + 1
+    assert found.idle_ms > 0
+
+
+def test_a_frame_without_a_result_is_counted(frozen: Frozen) -> None:
+    judges = _Judges(frozen.open(1), np.zeros((1, 3, 5), dtype=np.float32), {}, [], 1)
+    with pytest.raises(InvalidArgument):
+        judges._judge(0)
+    assert (judges.begun, judges.done) == ([1], [0])
 
 
 def test_latency_leaves_the_warming_out() -> None:
