@@ -24,6 +24,7 @@ from models.contracts.model_manifest import (
     BaseFile,
     BaseManifest,
     Blob,
+    CascadeCuts,
     ClassSpec,
     ExposureLimits,
     Golden,
@@ -62,7 +63,10 @@ from models.contracts.telemetry import (
     Aggregate,
     AggregateCell,
     CameraHealth,
+    CascadeHealth,
+    CascadeSums,
     DriftAlarm,
+    EstimatedShare,
     Flag,
     Heartbeat,
     Pending,
@@ -355,6 +359,17 @@ CHANNEL = ChannelManifest(
     created_at=AT,
 )
 
+SUMS = CascadeSums(
+    n_pass=900, n_reject=60, n_escalated=100, n_late=3, n_audited=20, n_audits_lost=1, escapes=1, unsures=2,
+    sum_w=1000.0, sum_w2=50_000.0, sum_w_escape=50.0, sum_w_unsure=100.0,
+)  # fmt: skip
+GATED = CascadeHealth(
+    gate_line="cells-gate", release=7, update_state="committed", trouble="no cuts", sums=SUMS,
+    escape=EstimatedShare(rate=0.05, low=0.00125, high=0.25), overkill=EstimatedShare(rate=0.0, low=0.0, high=0.17),
+    unsure=EstimatedShare(rate=0.1, low=0.0125, high=0.32),
+)  # fmt: skip
+CUTS = CascadeCuts(certain_pass_below=0.05, certain_reject_above=0.97, calibrated_against=SHA["head"])
+
 EXAMPLES: dict[str, BaseModel] = {
     "sample_meta": META,
     "sample_meta_unjudged": UNJUDGED,
@@ -394,6 +409,10 @@ EXAMPLES: dict[str, BaseModel] = {
     "base_manifest": BASE,
     "adapter_manifest": ADAPTER,
     "channel_manifest": CHANNEL,
+    "sample_meta_gate": META.model_copy(update={"model": META.model.model_copy(update={"gate": 7})}),
+    "heartbeat_cascade": HEARTBEAT.model_copy(update={"cascade": GATED}),
+    "aggregate_cascade": AGGREGATE.model_copy(update={"cascade": SUMS}),
+    "adapter_manifest_gate": ADAPTER.model_copy(update={"cascade": CUTS}),
 }
 CHUNK = Chunk(sid=SID, index=2, count=3, size=16_384, data=bytes(range(256)) * 8)
 CHUNK_BYTES = encode_chunk(CHUNK)
