@@ -186,8 +186,14 @@ def _pooled(graph: GraphBuilder, patches: str, tower: SiglipTower) -> str:
     return graph.op("Reshape", means, graph.integers(0, -1, width))
 
 
-class _TrunkGraph:
-    """Builds the trunk: holds the builder, the LoRA groups by name and the position ids."""
+class TrunkGraph:
+    """Builds the trunk: holds the builder, the LoRA groups by name and the position ids.
+
+    The small methods in the middle are where `models.nn.bench.levers` leaves a step out. `first` is the first token
+    that is computed.
+    """
+
+    first = 0
 
     def __init__(self, trunk: Trunk, config: EdgeConfig, *, int8: bool, lora: bool) -> None:
         self.trunk, self.config, self.lora = trunk, config, lora
@@ -213,12 +219,13 @@ class _TrunkGraph:
         (hidden,) = self._linears(graph.quantize(tokens), "aligner.fc1", (aligner.fc1,))
         hidden = graph.op("Gelu", hidden, approximate="none")
         (image,) = self._linears(graph.quantize(hidden), "aligner.fc2", (aligner.fc2,))
-        ends = []
-        for name in ("prefix", "suffix"):
-            value = getattr(self.trunk, name).detach().float().numpy()
-            shape = graph.op("Concat", self.batch, graph.integers(*value.shape), axis=0)
-            ends.append(graph.op("Expand", graph.constant(name, value[None]), shape))
-        return graph.op("Concat", ends[0], image, ends[1], axis=1)
+        return graph.op("Concat", self._prompt("prefix"), image, self._prompt("suffix"), axis=1)
+
+    def _prompt(self, name: str) -> str:
+        """The folded embeddings before or behind the image [B, P, D]."""
+        value = getattr(self.trunk, name).detach().float().numpy()
+        shape = self.graph.op("Concat", self.batch, self.graph.integers(*value.shape), axis=0)
+        return self.graph.op("Expand", self.graph.constant(name, value[None]), shape)
 
     def _linears(self, x: Shared, group_name: str, modules: tuple[nn.Linear, ...]) -> list[str]:
         """All linears of one group on one quantized activation, each plus its LoRA branch."""
@@ -290,16 +297,21 @@ class _TrunkGraph:
         return down
 
     def _layer(self, x: str, i: int) -> str:
-        graph, layer, heads = self.graph, self.trunk.model.layers[i], self.config.trunk.heads
+        graph, layer = self.graph, self.trunk.model.layers[i]
         shared = graph.quantize(self._norm(x, f"layers.{i}.norm1", layer.input_layernorm))
         q, k, v = self._qkv(shared, i)
-        everywhere = range(self.length)
-        attended = graph.op(
-            "Attention", self._rotate(q, everywhere), self._rotate(k, everywhere), v,
-            q_num_heads=heads, kv_num_heads=heads, is_causal=1,
-        )  # fmt: skip
+        tokens = range(self.first, self.length)
+        attended = self._attend(self._rotate(q, tokens), *self._keys(self._rotate(k, tokens), v, i))
         (out,) = self._linears(graph.quantize(attended), f"layers.{i}.attn.o", (layer.self_attn.o_proj,))
         return self._mlp(graph.op("Add", x, out), i)
+
+    def _keys(self, keys: str, values: str, _i: int) -> tuple[str, str]:
+        """Of every token that the layer attends to, from those of the tokens that are computed."""
+        return keys, values
+
+    def _attend(self, q: str, k: str, v: str) -> str:
+        heads = self.config.trunk.heads
+        return self.graph.op("Attention", q, k, v, q_num_heads=heads, kv_num_heads=heads, is_causal=1)
 
     def _row(self, x: str, first: int, stop: int) -> str:
         graph = self.graph
@@ -311,8 +323,9 @@ class _TrunkGraph:
         heads, size, end = trunk.heads, trunk.width // trunk.heads, self.length
         shared = graph.quantize(self._norm(x, f"layers.{i}.norm1", layer.input_layernorm))
         q, k, v = self._qkv(shared, i)
-        q = self._rotate(self._row(q, end - 1, end), range(end - 1, end))
-        k = self._rotate(k, range(end))
+        row = (end - 1 - self.first, end - self.first)
+        q = self._rotate(self._row(q, *row), range(end - 1, end))
+        k, v = self._keys(self._rotate(k, range(self.first, end)), v, i)
 
         def by_head(y: str, perm: list[int]) -> str:
             return graph.op("Transpose", graph.op("Reshape", y, graph.integers(0, 0, heads, size)), perm=perm)
@@ -330,7 +343,7 @@ class _TrunkGraph:
         start = self.config.prefix
         patches = self._row(merged, start, start + self.config.tower.tokens)
         (shares,) = self._linears(graph.quantize(patches), name, module)
-        return self._mlp(graph.op("Add", self._row(x, end - 1, end), out), i), shares
+        return self._mlp(graph.op("Add", self._row(x, *row), out), i), shares
 
     def _read_out(self, last: str, shares: str) -> None:
         """Final norm on the last token; the shares are scaled by the same norm, so they live in embedding space."""
@@ -350,4 +363,4 @@ def export_trunk(trunk: Trunk, config: EdgeConfig, *, int8: bool = True, lora: b
     Args:
         int8, lora: off for the plain float32 graph that other runtimes and quantizers are measured on.
     """
-    return _TrunkGraph(trunk, config, int8=int8, lora=lora).build()
+    return TrunkGraph(trunk, config, int8=int8, lora=lora).build()

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from models.nn.bench.child import NotHere, in_child
+from models.nn.bench.levers import Untrimmed
 from models.nn.bench.measure import Latency
-from models.nn.bench.variants import OURS, PLAIN, REFERENCE, TOKENS, VARIANTS, WEIGHTS, Task, measure_peer
+from models.nn.bench.variants import OURS, PLAIN, REFERENCE, TOKENS, VARIANTS, WEIGHTS, WHOLE, Task, measure_peer
 from models.nn.config import EdgeConfig
 from models.nn.export import export_trunk
 from models.nn.external import serialise
@@ -29,10 +30,13 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """One variant on the slice. `error` is ``|y - y32| / |y32|`` against float32; `note` says why it has no figures."""
+    """One variant on the slice. `ratio` is its time over ours, call by call in turn; `error` is ``|y - y32| / |y32|``
+    against float32; `note` says why it has no figures.
+    """
 
     variant: str
     latency: Latency | None = None
+    ratio: float = float("nan")
     load_s: float = float("nan")
     resident_mb: float = float("nan")
     error: float = float("nan")
@@ -50,9 +54,14 @@ def slice_of(model: DeepSeekEdge, layers: int) -> tuple[Trunk, EdgeConfig]:
 
 
 def write_slice(trunk: Trunk, config: EdgeConfig, tokens: F32, folder: Path) -> None:
-    """The slice as float32 and as our int8 graph, the torch weights, and the tokens."""
-    for name, int8 in ((PLAIN, False), (OURS, True)):
-        graph = serialise(export_trunk(trunk, config, int8=int8, lora=False), data_name=f"{name}.data")
+    """The slice in float32 (trimmed and whole) and as our int8 graph, the torch weights, and the tokens."""
+    graphs = {
+        PLAIN: lambda: export_trunk(trunk, config, int8=False, lora=False),
+        OURS: lambda: export_trunk(trunk, config, lora=False),
+        WHOLE: lambda: Untrimmed(trunk, config, int8=False, lora=False).build(),
+    }
+    for name, make in graphs.items():
+        graph = serialise(make(), data_name=f"{name}.data")
         (folder / name).write_bytes(graph.onnx)
         if graph.data is not None:
             (folder / f"{name}.data").write_bytes(graph.data)
@@ -73,7 +82,7 @@ def measure_peers(
             say(f"{variant}, {threads} threads")
             try:
                 found = in_child(measure_peer, Task(variant, Path(folder), threads), config, calls)
-                row = PeerRow(variant, found.latency, found.load_s, found.resident_mb)
+                row = PeerRow(variant, found.latency, found.ratio, found.load_s, found.resident_mb)
                 results[variant] = found.embedding
             except (NotHere, RuntimeError) as reason:
                 row = PeerRow(variant, note=str(reason)[:200])

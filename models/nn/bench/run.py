@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from models.nn.bench.child import in_child
+from models.nn.bench.levers import Levers, measure_levers
 from models.nn.bench.measure import work
 from models.nn.bench.ours import Frozen, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
@@ -55,11 +56,11 @@ def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Benc
         say(f"{wish.swaps} swaps under load")
         swaps = in_child(measure_swaps, frozen, 1, wish.swaps)
     layers = min(wish.layers, layers_in_one_file(config.trunk))
+    peers, levers = _slice(folder, frozen, layers, threads=max(threads), calls=wish.calls, say=say)
     return Bench(
         machine=machine(),
         preset=manifest.preset, weights=manifest.pretrained, image_tokens=config.tower.tokens, work=work(config),
-        rows=rows, swaps=swaps, peers=_peers(folder, frozen, layers, threads=max(threads), calls=wish.calls, say=say),
-        peer_threads=max(threads), peer_layers=layers,
+        rows=rows, swaps=swaps, peers=peers, levers=levers, peer_threads=max(threads), peer_layers=layers,
     )  # fmt: skip
 
 
@@ -83,13 +84,18 @@ def machine() -> Machine:
     return Machine(processor.name, ", ".join(processor.kernels), processor.cores, _versions())
 
 
-def _peers(folder: Path, frozen: Frozen, layers: int, *, threads: int, calls: int, say: Say) -> list[PeerRow]:
+def _slice(
+    folder: Path, frozen: Frozen, layers: int, *, threads: int, calls: int, say: Say
+) -> tuple[list[PeerRow], Levers | None]:
+    """Peers and levers on the first `layers` of the trunk; nothing without layers."""
     if not layers:
-        return []
+        return [], None
     golden = read_golden(frozen.files[frozen.manifest.file("golden").name].read_bytes())
     tokens = frozen.open(threads).tokens(preprocess(golden[0], frozen.manifest.preprocessing))
     trunk, config = slice_of(load_checkpoint(folder / CHECKPOINT), layers)
-    return measure_peers(trunk, config, tokens, threads=threads, calls=calls, say=say)
+    peers = measure_peers(trunk, config, tokens, threads=threads, calls=calls, say=say)
+    say(f"levers and LoRA, {threads} threads")
+    return peers, measure_levers(trunk, config, tokens, threads=threads, calls=calls)
 
 
 def _versions() -> dict[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.nn.bench.levers import CACHE, Levers
 from models.nn.bench.measure import Work
 from models.nn.bench.ours import BaseRow, Swaps
 from models.nn.bench.peers import PeerRow
-from models.nn.bench.variants import OURS_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Bench:
     rows: Sequence[BaseRow]
     swaps: Swaps | None
     peers: Sequence[PeerRow]
+    levers: Levers | None
     peer_threads: int
     peer_layers: int
 
@@ -84,8 +85,10 @@ def text(bench: Bench) -> str:
             "",
             "| variant | ms | x ours | p95 ms | CPU s | ready s | RSS MB | error |",
             "|---|---|---|---|---|---|---|---|",
-            *(_peer_line(bench.peers, row) for row in bench.peers),
+            *map(_peer_line, bench.peers),
         ]
+    if bench.levers is not None:
+        lines += ["", *_lever_lines(bench.levers)]
     return "\n".join(lines)
 
 
@@ -101,13 +104,26 @@ def _base_line(bench: Bench, row: BaseRow) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _peer_line(rows: Sequence[PeerRow], row: PeerRow) -> str:
+def _peer_line(row: PeerRow) -> str:
     if row.latency is None:
         return f"| {row.variant} | {row.note} | | | | | | |"
-    ours = next((one.latency for one in rows if one.variant == OURS_NAME), None)
-    ratio = "" if ours is None else f"{row.latency.p50 / ours.p50:.2f}"
     cells = (
-        row.variant, f"{row.latency.p50:.1f}", ratio, f"{row.latency.p95:.1f}", f"{row.latency.cpu_s:.2f}",
+        row.variant, f"{row.latency.p50:.1f}", f"{row.ratio:.2f}", f"{row.latency.p95:.1f}", f"{row.latency.cpu_s:.2f}",
         f"{row.load_s:.1f}", f"{row.resident_mb:.0f}", f"{100 * row.error:.2f} %",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def _lever_lines(found: Levers) -> list[str]:
+    lines = [
+        f"Levers on the same slice ({found.layers} layers, {found.threads} threads, {found.whole_ms:.1f} ms), each "
+        "left out in turn; the last layer is one of these here and one of all in the whole trunk:",
+        "",
+        "| lever | ms saved | share |",
+        "|---|---|---|",
+    ]
+    for one in found.levers:
+        name = f"{one.name} (not in the product)" if one.name == CACHE else one.name
+        lines.append(f"| {name} | {one.saved_ms:.1f} | {100 * one.share:.1f} % |")
+    ranks = ", ".join(f"rank {rank} {100 * share:+.1f} %" for rank, share in found.lora.items())
+    return [*lines, "", f"LoRA on every linear of the slice: {ranks}."]

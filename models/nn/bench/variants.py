@@ -18,7 +18,8 @@ from models.runtime.base import SessionLimits, new_session
 
 F32 = NDArray[np.float32]
 Run = Callable[[], F32]
-PLAIN, OURS, TOKENS, WEIGHTS = "plain.onnx", "ours.onnx", "tokens.npy", "trunk.safetensors"
+PLAIN, WHOLE, OURS = "plain.onnx", "whole.onnx", "ours.onnx"
+TOKENS, WEIGHTS = "tokens.npy", "trunk.safetensors"
 BLOCK = 128
 
 
@@ -44,15 +45,18 @@ def _plain(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
     return _onnxruntime(task.folder / PLAIN, tokens, task.threads)
 
 
-def _quantize_dynamic(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def _quantize_dynamic(source: str) -> Callable[[Task, F32, EdgeConfig], Run]:
+    def make(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    made = task.folder / "dynamic.onnx"
-    quantize_dynamic(
-        task.folder / PLAIN, made, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-        use_external_data_format=True, extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
-    return _onnxruntime(made, tokens, task.threads)
+        made = task.folder / f"dynamic-{source}"
+        quantize_dynamic(
+            task.folder / source, made, op_types_to_quantize=["MatMul"], per_channel=True,
+            weight_type=QuantType.QInt8, use_external_data_format=True, extra_options={"MatMulConstBOnly": True},
+        )  # fmt: skip
+        return _onnxruntime(made, tokens, task.threads)
+
+    return make
 
 
 def _nbits(bits: int) -> Callable[[Task, F32, EdgeConfig], Run]:
@@ -74,14 +78,14 @@ def _nbits(bits: int) -> Callable[[Task, F32, EdgeConfig], Run]:
     return make
 
 
-def _openvino(properties: dict[str, Any]) -> Callable[[Task, F32, EdgeConfig], Run]:
+def _openvino(properties: dict[str, Any], source: str = PLAIN) -> Callable[[Task, F32, EdgeConfig], Run]:
     def make(task: Task, tokens: F32, _config: EdgeConfig) -> Run:
         try:
             import openvino
         except ImportError as missing:
             raise NotHere("not installed: pip install openvino") from missing
         core = openvino.Core()
-        model = core.read_model(task.folder / PLAIN)
+        model = core.read_model(task.folder / source)
         if properties.get("compress"):
             nncf = _nncf()
             model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -132,10 +136,15 @@ def _torch(dtype: str, *, compiled: bool) -> Callable[[Task, F32, EdgeConfig], R
 
 
 OURS_NAME, REFERENCE = "edgeloop W8A8 per token", "onnxruntime float32"
+UNTRIMMED = ", last layer whole"
+"""Of peers on the graph that any exporter would give: what our own trim saves is not given to them."""
+_OPENVINO_INT8 = {"compress": True, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}
 VARIANTS: dict[str, Callable[[Task, F32, EdgeConfig], Run]] = {
     OURS_NAME: _ours,
-    "onnxruntime quantize_dynamic": _quantize_dynamic,
-    "OpenVINO dynamic int8": _openvino({"compress": True, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}),
+    "onnxruntime quantize_dynamic": _quantize_dynamic(PLAIN),
+    f"onnxruntime quantize_dynamic{UNTRIMMED}": _quantize_dynamic(WHOLE),
+    "OpenVINO dynamic int8": _openvino(_OPENVINO_INT8),
+    f"OpenVINO dynamic int8{UNTRIMMED}": _openvino(_OPENVINO_INT8, WHOLE),
     "OpenVINO default": _openvino({}),
     "onnxruntime MatMulNBits int8": _nbits(8),
     "onnxruntime MatMulNBits int4": _nbits(4),
@@ -148,16 +157,20 @@ VARIANTS: dict[str, Callable[[Task, F32, EdgeConfig], Run]] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a child process found: latencies, seconds until it was ready, memory in MB, and its embeddings [B, D]."""
+    """What a child process found: latencies, seconds until it was ready, memory in MB, and its embeddings [B, D].
+
+    `ratio` is the median over calls in turn of its time divided by that of our own graph.
+    """
 
     latency: Latency
+    ratio: float
     load_s: float
     resident_mb: float
     embedding: F32
 
 
 def measure_peer(task: Task, config: EdgeConfig, calls: int) -> Measured:
-    """Run one variant, in this process.
+    """Run one variant, in this process; then our own graph joins it, and the two are called in turns.
 
     Raises:
         NotHere: it cannot run here.
@@ -167,4 +180,17 @@ def measure_peer(task: Task, config: EdgeConfig, calls: int) -> Measured:
     run = VARIANTS[task.variant](task, tokens, config)
     load_s = time.perf_counter() - before
     found = run()
-    return Measured(latency(run, calls=calls), load_s, resident_mb(), found)
+    alone, held = latency(run, calls=calls), resident_mb()
+    return Measured(alone, _ratio(run, _ours(task, tokens, config), calls), load_s, held, found)
+
+
+def _ratio(run: Run, ours: Run, calls: int) -> float:
+    ours()
+    ratios = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        run()
+        between = time.perf_counter()
+        ours()
+        ratios.append((between - start) / (time.perf_counter() - between))
+    return float(np.median(ratios))

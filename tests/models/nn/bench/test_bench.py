@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from models.cli import app
 from models.nn import config as sizes
 from models.nn.bench.child import NotHere, in_child
-from models.nn.bench.measure import latency, resident_mb, work
+from models.nn.bench.levers import CACHE, Lever, Levers
+from models.nn.bench.measure import Work, latency, resident_mb, work
 from models.nn.bench.ours import Frozen, _Judges, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
-from models.nn.bench.variants import OURS_NAME, REFERENCE, VARIANTS
+from models.nn.bench.table import Bench, Machine, text
+from models.nn.bench.variants import OURS_NAME, REFERENCE, UNTRIMMED, VARIANTS
 from models.nn.build import build
 from models.nn.config import preset, tiny, with_image_tokens
 from models.runtime.bundle import read_base
@@ -112,10 +114,13 @@ def test_peers_run_on_the_same_slice_and_errors_are_against_float32() -> None:
     made = build(tiny("1.7b"), source=None, family="toy", version=1, seed=0, now=NOW)
     trunk, config = slice_of(made.model, 1)
     tokens = np.random.default_rng(0).normal(0, 1, (1, 16, config.tower.width)).astype(np.float32)
-    wanted = (OURS_NAME, "onnxruntime quantize_dynamic", "torch eager float32", REFERENCE)
+    dynamic = "onnxruntime quantize_dynamic"
+    wanted = (OURS_NAME, dynamic, dynamic + UNTRIMMED, "torch eager float32", REFERENCE)
     rows = {row.variant: row for row in measure_peers(trunk, config, tokens, threads=1, calls=2, variants=wanted)}
     assert all(row.latency is not None for row in rows.values()), [row.note for row in rows.values()]
+    assert all(row.ratio > 0 for row in rows.values())
     assert rows[REFERENCE].error == 0
+    assert rows[dynamic + UNTRIMMED].error < 0.1
     assert rows["torch eager float32"].error < 1e-4
     assert 0 < rows[OURS_NAME].error < 0.05
 
@@ -146,6 +151,16 @@ def test_the_command_prints_a_table_and_a_document(tmp_path: Path, monkeypatch: 
     assert (found["swaps"], found["peers"]) == (None, [])
     printed = RUNNER.invoke(app, ["bench", str(tmp_path / "base"), *few])
     assert "none: random weights" in printed.stdout
+
+
+def test_levers_and_ranks_are_printed_with_their_shares() -> None:
+    levers = Levers(6, 2, 150.0, [Lever("last-layer trim", 3.0, 0.02), Lever(CACHE, 20.0, 0.133)], {8: 0.05, 16: 0.09})
+    here = Machine("a processor", "VNNI", 2, {})
+    bench = Bench(here, "1.7b", "none", 144, Work(1, 1), [], None, [], levers, 2, 6)
+    printed = text(bench)
+    assert "| last-layer trim | 3.0 | 2.0 % |" in printed
+    assert f"| {CACHE} (not in the product) | 20.0 | 13.3 % |" in printed
+    assert "rank 8 +5.0 %, rank 16 +9.0 %" in printed
 
 
 @pytest.mark.parametrize(
