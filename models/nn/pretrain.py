@@ -27,9 +27,14 @@ from models.nn.model import DeepSeekEdge
 
 @dataclass(frozen=True, slots=True)
 class PretrainSettings:
-    """`keep` weighs the reconstruction of the tower's view against the labels."""
+    """`keep` weighs the reconstruction of the tower's view against the labels.
 
-    epochs: int = 40
+    Few `epochs`, and at least `min_steps`: a trunk that fits its first images to the end has little left to teach
+    (decision 8).
+    """
+
+    epochs: int = 8
+    min_steps: int = 50
     batch: int = 32
     rate: float = 1e-3
     decay: float = 0.05
@@ -82,7 +87,7 @@ def pretrain(
     trunk = model.trunk.train()
     parameters = [*trunk.parameters(), *head.parameters(), *readout.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=settings.decay)
-    steps = max(1, settings.epochs * len(examples) // settings.batch)
+    steps = max(settings.min_steps, settings.epochs * len(examples) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.rate, total_steps=steps, pct_start=settings.warm_up
     )
