@@ -35,10 +35,11 @@ from cloud.trainer.lesson import Gathered, Item, TokenShelf, View, gather
 from cloud.trainer.settings import TrainerOptions
 from cloud.trainer.snapshot import Frozen, SnapshotBook, in_order
 from models.contracts.model_manifest import AdapterManifest, Lineage
-from models.nn.checkpoint import load_checkpoint
+from models.nn.checkpoint import BadCheckpoint, load_checkpoint, read_language_head
 from models.nn.device import NoDevice, choose_device
 from models.nn.examples import Examples
 from models.nn.model import DeepSeekEdge
+from models.nn.prompt import BadPrompt, class_rows, open_tokenizer
 from models.nn.release import Costs, Identity, Lesson, Made, make_release
 from models.nn.starting import VERSION
 from models.runtime.adapter import read_adapter
@@ -212,7 +213,21 @@ class TrainerService:
             classes=classes,
             costs=Costs(escape=ground.line.escape_cost, overkill=ground.line.overkill_cost),
             start=None if incumbent is None else self._adapter_of(manifest_of(incumbent), ground),
+            words=self._words(ground, [spec.name for spec in classes], taught),
         )
+
+    def _words(self, ground: Ground, names: list[str], taught: set[int]) -> Any:
+        """Rows of the classes' own words, while some class has no label; None on a base without words."""
+        stored = ground.stored
+        if stored.tokenizer is None or len(taught) == len(names):
+            return None
+        try:
+            tokenizer = open_tokenizer(self._services.blobs.path(stored.tokenizer))
+            own = None if stored.language_head is None else self._services.blobs.path(stored.language_head)
+            return class_rows(tokenizer, read_language_head(own, ground.model), names)
+        except (BadPrompt, BadCheckpoint) as fault:  # the labelled classes learn as well without
+            log.warning("no_words_for_unlabelled_classes", line=ground.line.name, reason=str(fault))
+            return None
 
     def _adapter_of(self, manifest: AdapterManifest, ground: Ground) -> dict[str, Any] | None:
         if manifest.adapter is None:

@@ -86,8 +86,10 @@ class Adapted:
     losses: list[float]
 
 
-def _initial_head(trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float) -> nn.Linear:
-    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=decay)
+def _initial_head(
+    trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float, words: Tensor | None
+) -> nn.Linear:
+    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=decay, words=words)
     head = nn.Linear(weight.shape[1], classes)
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -104,6 +106,7 @@ def adapt(
     start: dict[str, F32] | None,
     settings: AdaptSettings,
     seed: int,
+    words: F32 | None = None,
     progress: Progress = lambda share: None,
 ) -> Adapted:
     """One round of learning.
@@ -112,6 +115,7 @@ def adapt(
         new: labelled samples from the line, all so far; weights are ``min(1 / pi, 20) ** 0.5`` normalised to mean 1.
         memory: replayed images; what the line must not forget.
         start: the incumbent's LoRA as graph inputs, or None to begin a lineage.
+        words: see `models.nn.heads.refit_head`.
 
     Raises:
         NoDevice: this machine cannot compute where the settings say.
@@ -127,12 +131,13 @@ def adapt(
     share = settings.share(len(new))
     sets = [memory, new]
     shares = [1 - share, share]
+    rows = None if words is None else torch.from_numpy(words)
     head = _initial_head(
-        trunk, [s.spread(FIRST_HEAD) for s in sets], shares, classes=classes, decay=settings.head_decay
+        trunk, [s.spread(FIRST_HEAD) for s in sets], shares, classes=classes, decay=settings.head_decay, words=rows
     ).to(device)
     batches = [Batches(s, classes, generator, device=device) for s in sets]
     losses = _train(trunk, head, config, sources=batches, settings=settings, progress=progress)
-    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=settings.head_decay)
+    weight, bias = refit_head(trunk, sets, shares, classes=classes, decay=settings.head_decay, words=rows)
     return Adapted(lora=to_feeds(trunk, config), weight=weight.numpy(), bias=bias.numpy(), losses=losses)
 
 

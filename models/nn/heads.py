@@ -117,9 +117,14 @@ class Batches:
 
 
 def refit_head(
-    trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float
+    trunk: Trunk, sets: list[Examples], shares: list[float], *, classes: int, decay: float, words: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The head on all sets; `shares` are their total weights, which sum to 1, whatever their sizes."""
+    """The head on all sets; `shares` are their total weights, which sum to 1, whatever their sizes.
+
+    Args:
+        words: rows of the classes' own words [C, D] (`models.nn.prompt.class_rows`). A class without a label starts as
+            its word, at the scale at which the words alone explain the labels best; the others do not hear theirs.
+    """
     embedding = torch.cat([embed(trunk, s.tokens[:, 0]) for s in sets])
     labels = torch.cat([torch.from_numpy(s.labels) for s in sets])
     weights = torch.cat(
@@ -128,4 +133,8 @@ def refit_head(
             for s, share in zip(sets, shares, strict=True)
         ]
     )
-    return fit_head(embedding, labels, weights * len(labels), classes=classes, decay=decay)
+    weights, prior = weights * len(labels), None
+    unseen = torch.bincount(labels, minlength=classes) == 0
+    if words is not None and unseen.any():
+        prior = word_scale(embedding, labels, weights, words) * words * unseen[:, None]
+    return fit_head(embedding, labels, weights, classes=classes, decay=decay, prior=prior)

@@ -139,7 +139,8 @@ class Lesson:
     """Everything a release learns from.
 
     `start` is the incumbent's LoRA as graph inputs, None for a new lineage. `domains` names the product of every
-    validation image; empty when there is only one.
+    validation image; empty when there is only one. `words` [C, D] are the classes' own words where the base has a
+    language: what a class nobody has labelled yet is recognised by.
     """
 
     new: Examples
@@ -150,6 +151,7 @@ class Lesson:
     costs: Costs
     start: dict[str, F32] | None
     domains: Sequence[str | None] = ()
+    words: F32 | None = None
 
 
 def make_release(
@@ -165,7 +167,7 @@ def make_release(
     """Learn, and pack what was learned. Progress goes from 0 to 1."""
     adapted = adapt(
         model, new=lesson.new, memory=lesson.memory, classes=len(lesson.classes), start=lesson.start,
-        settings=settings.adapt, seed=seed, progress=lambda share: progress(0.7 * share),
+        settings=settings.adapt, seed=seed, words=lesson.words, progress=lambda share: progress(0.7 * share),
     )  # fmt: skip
     lora, share = _mixed(
         base, adapted.lora, (adapted.weight, adapted.bias), lesson=lesson, settings=settings, config=model.config

@@ -9,28 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load
 from sqlalchemy import select
 
 from cloud import bootstrap
 from cloud.clock import from_us
-from cloud.db.tables import Candidate, Edge, Job, Label, Sample, Snapshot
+from cloud.db.tables import BaseRow, Candidate, Edge, Job, Label, Sample, Snapshot
 from cloud.first_release import publish_bundle
 from cloud.jobs.worker import Worker
 from cloud.lines.schemas import LineSpec, NewClass, ReferenceItem
 from cloud.objects import StoreUnavailable
+from cloud.registry.schemas import manifest_of
 from cloud.settings import BadSettings, CloudSettings
 from cloud.trainer.service import TrainerService, build_trainer
 from models.contracts.base import sha256_hex
 from models.contracts.model_manifest import Lineage
 from models.contracts.tuf_layout import adapter_role
-from models.nn.checkpoint import save_checkpoint
+from models.nn.checkpoint import save_checkpoint, write_language_head
 from models.nn.heads import fit_head
 from models.nn.release import Costs, Identity, ReleaseSettings, assemble, embed_onnx, pack
 from models.runtime.bundle import Bundle
 from models.runtime.golden import read_golden
 from ota.keys import KeyFolder, ceremony
 from simulators.objects import MemoryObjects
+from tests.models.nn.checkpoint_folder import WORDS, write_transformers
 from tests.models.nn.toy import CLASSES, NOW, examples, picture, toy
 
 START = 1_772_366_400_000_000
@@ -52,8 +57,6 @@ def png(seed: int, *, defect: bool, level: int = 120) -> bytes:
 def starting_bundle(folder: Path) -> Bundle:
     """The toy's release 1: a head on the bare base, good on bright plates."""
     made, learned = toy(), examples(toy(), range(40))
-    import torch
-
     weight, bias = fit_head(
         torch.from_numpy(embed_onnx(made.base, learned.tokens[:, 0], {})), torch.from_numpy(learned.labels),
         torch.ones(40), classes=2, decay=0.01,
@@ -260,6 +263,46 @@ def test_a_line_without_gate_images_says_what_to_import(tmp_path: Path, site: Si
     job = site.last_job("train")
     assert job.state == "failed"
     assert "--purpose gate" in job.error
+
+
+def row_of(site: Site, name: str) -> np.ndarray:
+    """A class's row in the newest release's head."""
+    head = manifest_of(site.candidates()[-1]).head
+    weight = load(site.services.blobs.read(head.blob.sha256))["weight"]
+    return weight[[spec.name for spec in head.classes].index(name)]
+
+
+def speaking_head(path: Path) -> bytes:
+    """A language head whose words for the labelled classes point where their images lie; and a word of its own."""
+    made, learned = toy(), examples(toy(), range(40))
+    embedding = embed_onnx(made.base, learned.tokens[:, 0], {})
+    apart = embedding[learned.labels == 1].mean(axis=0) - embedding[learned.labels == 0].mean(axis=0)
+    head = torch.zeros_like(made.model.trunk.model.embed_tokens.weight.detach())
+    head[WORDS.index("good")], head[WORDS.index("scratch")] = torch.from_numpy(-apart), torch.from_numpy(apart)
+    head[WORDS.index("dent")] = torch.eye(len(apart))[3]
+    write_language_head(head, path, dtype=torch.float32)
+    return path.read_bytes()
+
+
+def test_a_class_without_a_label_starts_as_its_word_where_the_base_has_words(site: Site, tmp_path: Path) -> None:
+    site.services.lines.add_class(LINE, NewClass(name="dent", defect=True), actor="test")
+    site.label(range(24), level=70)
+    write_transformers(tmp_path / "published")
+    tokenizer, head = (tmp_path / "published/tokenizer.json").read_bytes(), speaking_head(tmp_path / "head")
+    rows = []
+    for words in (None, tokenizer, b"{}"):
+        with site.services.begin() as session:
+            base = session.scalars(select(BaseRow)).one()
+            base.tokenizer = None if words is None else site.services.blobs.add(words)
+            base.language_head = site.services.blobs.add(head)
+        site.clock.us += 60_000_000
+        site.ask()
+        assert site.work("train")
+        rows.append(row_of(site, "dent"))
+        assert site.work("gate")
+    without, with_words, damaged = rows
+    assert (with_words - without).argmax() == 3
+    assert abs(damaged - without)[3] < 0.1 * (with_words - without)[3], "no words, and yet a lesson"
 
 
 def test_a_store_that_is_away_delays_and_loses_nothing(site: Site) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from models.contracts.model_manifest import Lineage
 from models.nn.adapt import AdaptSettings, adapt
-from models.nn.heads import class_balance, fit_head
+from models.nn.heads import class_balance, embed, fit_head, refit_head
+from models.nn.lora import quantized_copy
 from models.nn.release import Costs, Identity, Lesson, ReleaseSettings, make_release
 from models.runtime.adapter import read_adapter
 from models.runtime.golden import read_golden
@@ -85,6 +86,22 @@ def test_the_refitted_head_separates_what_can_be_separated() -> None:
     embedding = torch.randn(60, 5) * 0.1 + labels[:, None] * 2.0 + 40
     weight, bias = fit_head(embedding, labels, torch.ones(60), classes=2, decay=1e-3)
     assert ((embedding @ weight.T + bias).argmax(1) == labels).all()
+
+
+def test_a_class_without_labels_starts_as_its_word_and_the_others_do_not_hear_theirs() -> None:
+    made = toy()
+    sets = [examples(made, range(24)), examples(made, range(24, 48))]
+    frozen = quantized_copy(made.model.trunk)
+    embedding = embed(frozen, sets[0].tokens[:, 0])
+    apart = embedding[sets[0].labels == 1].mean(0) - embedding[sets[0].labels == 0].mean(0)
+    words = torch.nn.functional.normalize(torch.stack([-apart, apart, torch.randn(len(apart))]), dim=1)
+    with_words, _ = refit_head(frozen, sets, [0.5, 0.5], classes=3, decay=0.03, words=words)
+    without, _ = refit_head(frozen, sets, [0.5, 0.5], classes=3, decay=0.03)
+    toward = torch.cosine_similarity(with_words[2] - without[2], words[2], dim=0)
+    assert toward > 0.9
+    two, _ = refit_head(frozen, sets, [0.5, 0.5], classes=2, decay=0.03, words=words[:2])
+    plain, _ = refit_head(frozen, sets, [0.5, 0.5], classes=2, decay=0.03)
+    assert torch.equal(two, plain)
 
 
 def test_a_release_runs_on_the_runtime_as_it_was_packed() -> None:
