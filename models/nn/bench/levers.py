@@ -35,9 +35,16 @@ from models.runtime.base import SessionLimits, new_session
 
 F32 = NDArray[np.float32]
 Feed = dict[str, F32]
-ALL, CACHE = "everything", "prefix cache"
+Times = dict[str, list[tuple[float, float]]]
+"""Of every call of each variant: milliseconds by the clock and of processor time."""
+ALL, CACHE = "everything", "prefix cache (not in the product)"
 RANKS = (8, 16)
 TABLE = 64
+
+
+def rank_name(rank: int) -> str:
+    """Of the variant with LoRA inputs of that rank."""
+    return f"no LoRA of rank {rank}"
 
 
 class _Unshared(TrunkGraph):
@@ -132,22 +139,26 @@ LEFT_OUT: dict[str, type[TrunkGraph]] = {
 
 @dataclass(frozen=True, slots=True)
 class Lever:
-    """`saved_ms` of a slice's call, the median over calls in turn, and its share of the call with everything."""
+    """Saved of a slice's call: `ms` by the clock and `cpu_ms` on all threads together, medians over calls in turn, and
+    their shares of the call with everything. Where others use the machine, only processor time means much.
+    """
 
     name: str
-    saved_ms: float
+    ms: float
     share: float
+    cpu_ms: float
+    cpu_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class Levers:
-    """Of one slice; `lora` is the time added, by rank, as a share."""
+    """Of one slice: what each step saves, and what LoRA of each rank saves, which is below zero."""
 
     layers: int
     threads: int
     whole_ms: float
+    whole_cpu_ms: float
     levers: list[Lever]
-    lora: dict[int, float]
 
 
 def write_levers(trunk: Trunk, config: EdgeConfig, folder: Path) -> None:
@@ -157,7 +168,7 @@ def write_levers(trunk: Trunk, config: EdgeConfig, folder: Path) -> None:
         _write(kind(trunk, config, int8=True, lora=False).build(), folder, name)
     for rank in RANKS:
         ranked = replace(config, lora_rank=rank)
-        _write(TrunkGraph(trunk, ranked, int8=True, lora=True).build(), folder, f"rank {rank}")
+        _write(TrunkGraph(trunk, ranked, int8=True, lora=True).build(), folder, rank_name(rank))
 
 
 def _write(model: onnx.ModelProto, folder: Path, name: str) -> None:
@@ -167,8 +178,8 @@ def _write(model: onnx.ModelProto, folder: Path, name: str) -> None:
         (folder / f"{name}.data").write_bytes(graph.data)
 
 
-def time_levers(folder: Path, tokens: F32, lora: dict[int, Feed], threads: int, calls: int) -> dict[str, list[float]]:
-    """Milliseconds of every call, by variant, in turns; in this process.
+def time_levers(folder: Path, tokens: F32, lora: dict[int, Feed], threads: int, calls: int) -> Times:
+    """Every call, by variant, in turns; in this process.
 
     Raises:
         ValueError: the cached prefix gives other embeddings than the whole sequence.
@@ -178,18 +189,18 @@ def time_levers(folder: Path, tokens: F32, lora: dict[int, Feed], threads: int, 
     filling = new_session(str(folder / "filling.onnx"), limits)
     filled = dict(zip((one.name for one in filling.get_outputs()), filling.run(None, {"tokens": tokens}), strict=True))
     feeds[CACHE] = {"tokens": tokens, **{name: one for name, one in filled.items() if name.startswith("prefix.")}}
-    feeds |= {f"rank {rank}": {"tokens": tokens, **arrays} for rank, arrays in lora.items()}
+    feeds |= {rank_name(rank): {"tokens": tokens, **arrays} for rank, arrays in lora.items()}
     del filling
     sessions = {name: new_session(str(folder / f"{name}.onnx"), limits) for name in feeds}
     found = {name: session.run(["embedding"], feeds[name])[0] for name, session in sessions.items()}
     if np.abs(found[CACHE] - found[ALL]).max() > 1e-3 * np.abs(found[ALL]).max():
         raise ValueError("the cached prefix gives other embeddings than the whole sequence")
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    times: Times = {name: [] for name in sessions}
     for _ in range(calls):
         for name, session in sessions.items():
-            start = time.perf_counter()
+            used, start = time.process_time(), time.perf_counter()
             session.run(["embedding"], feeds[name])
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append(((time.perf_counter() - start) * 1e3, (time.process_time() - used) * 1e3))
     return times
 
 
@@ -213,16 +224,16 @@ def measure_levers(trunk: Trunk, config: EdgeConfig, tokens: F32, *, threads: in
     return levers_of(times, config, threads)
 
 
-def levers_of(times: dict[str, list[float]], config: EdgeConfig, threads: int) -> Levers:
+def levers_of(times: Times, config: EdgeConfig, threads: int) -> Levers:
     """Medians over turns of the differences to the call with everything in the same turn."""
-    whole = statistics.median(times[ALL])
+    whole = [statistics.median(call[i] for call in times[ALL]) for i in (0, 1)]
 
-    def added(name: str) -> float:
-        return statistics.median(one - base for one, base in zip(times[name], times[ALL], strict=True))
+    def lever(name: str) -> Lever:
+        sign = 1 if name in LEFT_OUT else -1  # the others are what was added
+        ms, cpu = (
+            sign * statistics.median(one[i] - base[i] for one, base in zip(times[name], times[ALL], strict=True))
+            for i in (0, 1)
+        )
+        return Lever(name, ms, ms / whole[0], cpu, cpu / whole[1])
 
-    saved = {name: added(name) for name in LEFT_OUT} | {CACHE: -added(CACHE)}
-    return Levers(
-        layers=config.trunk.depth, threads=threads, whole_ms=whole,
-        levers=[Lever(name, ms, ms / whole) for name, ms in saved.items()],
-        lora={rank: added(f"rank {rank}") / whole for rank in RANKS},
-    )  # fmt: skip
+    return Levers(config.trunk.depth, threads, *whole, [lever(name) for name in times if name != ALL])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.nn.bench.levers import CACHE, Levers
+from models.nn.bench.levers import Levers
 from models.nn.bench.measure import Work
 from models.nn.bench.ours import BaseRow, Swaps
 from models.nn.bench.peers import PeerRow
@@ -116,14 +116,14 @@ def _peer_line(row: PeerRow) -> str:
 
 def _lever_lines(found: Levers) -> list[str]:
     lines = [
-        f"Levers on the same slice ({found.layers} layers, {found.threads} threads, {found.whole_ms:.1f} ms), each "
-        "left out in turn; the last layer is one of these here and one of all in the whole trunk:",
+        f"Levers on the same slice ({found.layers} layers, {found.threads} threads, {found.whole_ms:.1f} ms, "
+        f"{found.whole_cpu_ms:.1f} ms of processor time), in turn with the graph that has all of them. One of these "
+        "layers is the last; the whole trunk has one last layer too.",
         "",
-        "| lever | ms saved | share |",
-        "|---|---|---|",
+        "| lever | ms saved | share | processor ms saved | share |",
+        "|---|---|---|---|---|",
     ]
     for one in found.levers:
-        name = f"{one.name} (not in the product)" if one.name == CACHE else one.name
-        lines.append(f"| {name} | {one.saved_ms:.1f} | {100 * one.share:.1f} % |")
-    ranks = ", ".join(f"rank {rank} {100 * share:+.1f} %" for rank, share in found.lora.items())
-    return [*lines, "", f"LoRA on every linear of the slice: {ranks}."]
+        shares = f"{one.ms:.1f} | {100 * one.share:.1f} % | {one.cpu_ms:.1f} | {100 * one.cpu_share:.1f} %"
+        lines.append(f"| {one.name} | {shares} |")
+    return lines

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from models.cli import app
 from models.nn import config as sizes
 from models.nn.bench.child import NotHere, in_child
-from models.nn.bench.levers import CACHE, Lever, Levers
+from models.nn.bench.levers import Lever, Levers, rank_name
 from models.nn.bench.measure import Work, latency, resident_mb, work
 from models.nn.bench.ours import Frozen, _Judges, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
@@ -154,13 +154,13 @@ def test_the_command_prints_a_table_and_a_document(tmp_path: Path, monkeypatch: 
 
 
 def test_levers_and_ranks_are_printed_with_their_shares() -> None:
-    levers = Levers(6, 2, 150.0, [Lever("last-layer trim", 3.0, 0.02), Lever(CACHE, 20.0, 0.133)], {8: 0.05, 16: 0.09})
+    saved = [Lever("last-layer trim", 3.0, 0.02, 5.0, 0.025), Lever(rank_name(8), -9.0, -0.06, -12.0, -0.06)]
+    levers = Levers(6, 2, 150.0, 200.0, saved)
     here = Machine("a processor", "VNNI", 2, {})
     bench = Bench(here, "1.7b", "none", 144, Work(1, 1), [], None, [], levers, 2, 6)
     printed = text(bench)
-    assert "| last-layer trim | 3.0 | 2.0 % |" in printed
-    assert f"| {CACHE} (not in the product) | 20.0 | 13.3 % |" in printed
-    assert "rank 8 +5.0 %, rank 16 +9.0 %" in printed
+    assert "| last-layer trim | 3.0 | 2.0 % | 5.0 | 2.5 % |" in printed
+    assert "| no LoRA of rank 8 | -9.0 | -6.0 % | -12.0 | -6.0 % |" in printed
 
 
 @pytest.mark.parametrize(
