@@ -5,7 +5,9 @@ Nothing here imports torch, and what is measured for boxes must not either: its 
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -39,6 +41,8 @@ def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _child(answer: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.dup2(2, 1)  # quantizers print tables, and standard output is the bench's own
+    logging.disable(logging.INFO)
     try:
         answer.send(work(*arguments))
     except NotHere as reason:

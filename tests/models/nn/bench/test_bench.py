@@ -55,6 +55,16 @@ def test_a_child_that_measures_a_base_has_no_torch_in_its_memory() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def speaks() -> str:
+    print("a quantizer's table")
+    return "done"
+
+
+def test_what_a_child_prints_is_not_in_the_document(capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_child(speaks) == "done"
+    assert "table" not in capfd.readouterr().out
+
+
 def test_a_child_says_how_it_ended() -> None:
     with pytest.raises(NotHere, match="no such runtime"):
         in_child(refuses)
