@@ -9,8 +9,8 @@ mixed types keep at more bits):
 - ``down_proj`` reads SwiGLU's product, whose few large values take the steps of all others. Input and weight are
   rotated by the same orthogonal matrix, block by block (a Hadamard matrix: QuaRot, Ashkboos et al. 2024), which
   spreads a large value over its block and leaves the product as it was.
-- ``v_proj``'s weight error is the same for every token, so attention does not average it away. Its weights have a
-  second int8 plane for what the first left over.
+- ``v_proj``'s weight error is the same for every token, so attention does not average it away. In every second layer
+  its weights have a second int8 plane for what the first left over.
 """
 
 from __future__ import annotations
@@ -39,11 +39,21 @@ class Recipe:
 
 PLAIN = Recipe()
 _FINE = {"down_proj": Recipe(rotated=True), "v_proj": Recipe(planes=2)}
+SECOND_PLANE_EVERY = 2
+"""Of that many layers one ``v_proj`` has a second plane. In every layer it costs 4 % of the trunk's time more for an error
+of 3.88 instead of 4.00 %; in none the error is 4.46 %, above the best peer's 4.36 % (six layers, random weights)."""
 
 
 def recipe_for(int8: Int8, module: str) -> Recipe:
     """Of a linear of the trunk by its torch name."""
-    return _FINE.get(module.rpartition(".")[2], PLAIN) if int8 == "fine" else PLAIN
+    if int8 == "plain":
+        return PLAIN
+    recipe = _FINE.get(module.rpartition(".")[2], PLAIN)
+    return PLAIN if recipe.planes > 1 and _layer(module) % SECOND_PLANE_EVERY else recipe
+
+
+def _layer(module: str) -> int:
+    return int(module.partition("layers.")[2].partition(".")[0])
 
 
 def block_of(inputs: int) -> int:

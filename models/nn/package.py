@@ -109,7 +109,8 @@ def _quantization(config: EdgeConfig) -> str:
     tower = "float32" if config.tower.kind == "efficientnet_lite" else "W8A8"
     text = f"linears W8A8, int8 weights per channel, uint8 activations per token; tower: {tower}; the rest float32"
     if config.trunk.int8 == "fine":
-        text += f"; down_proj on inputs rotated in blocks of {block_of(config.trunk.ffn)}, v_proj in two int8 planes"
+        text += f"; down_proj on inputs rotated in blocks of {block_of(config.trunk.ffn)}, "
+        text += "every second layer's v_proj in two int8 planes"
     experts = config.trunk.experts
     if experts is None:
         return text

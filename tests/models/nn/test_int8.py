@@ -87,7 +87,7 @@ def test_an_output_without_weights_stays_zero() -> None:
 
 def test_only_the_two_that_suffer_have_more_and_only_where_the_preset_says_so() -> None:
     assert recipe_for("fine", "model.layers.3.mlp.down_proj") == ROTATION
-    assert recipe_for("fine", "model.layers.3.self_attn.v_proj") == PLANES
+    assert [recipe_for("fine", f"model.layers.{i}.self_attn.v_proj") for i in range(4)] == [PLANES, PLAIN] * 2
     assert recipe_for("fine", "model.layers.3.self_attn.q_proj") == PLAIN
     assert recipe_for("plain", "model.layers.3.mlp.down_proj") == PLAIN
     assert (preset("1.7b").trunk.int8, preset("nano").trunk.int8) == ("fine", "plain")
