@@ -41,7 +41,8 @@ PLAIN = Recipe()
 _FINE = {"down_proj": Recipe(rotated=True), "v_proj": Recipe(planes=2)}
 SECOND_PLANE_EVERY = 2
 """Of that many layers one ``v_proj`` has a second plane. In every layer it costs 4 % of the trunk's time more for an
-error of 3.88 instead of 4.00 %; in none the error is 4.46 %, above the best peer's 4.36 % (six layers, random weights)."""
+error of 3.88 instead of 4.00 %; in none the error is 4.46 %, above the best peer's 4.36 % (six layers, random
+weights)."""
 
 
 def recipe_for(int8: Int8, module: str) -> Recipe:
