@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cloud.dashboard import words
 from cloud.dashboard.i18n import Speech
@@ -20,11 +21,17 @@ CAMERA = {
     "failed": N_("camera %(name)s failed"),
     "bad_exposure": N_("camera %(name)s: bad exposure"),
 }
+GATE_MISSES = {
+    "escape": N_("missed by the gate alone: %(share)s (%(low)s to %(high)s)"),
+    "overkill": N_("rejected by the gate alone: %(share)s (%(low)s to %(high)s)"),
+}
 
 
 @dataclass(frozen=True)
 class Box:
-    """One row of the fleet table. `lost` leaves out what was thinned on purpose and is accounted for."""
+    """One row of the fleet table. `lost` leaves out what was thinned on purpose and is accounted for. `gate` says where
+    parts are decided on a box with a gate in front of its model, and what its audits found; empty on any other.
+    """
 
     name: str
     line: str
@@ -42,6 +49,7 @@ class Box:
     seen_s: float | None
     version: str
     troubles: Sequence[str]
+    gate: str = ""
 
     @property
     def abnormal(self) -> bool:
@@ -72,7 +80,30 @@ def box(speech: Speech, edge: Edge, losses: Mapping[str, int], *, now: int) -> B
         seen_s=None if edge.seen_at is None else (now - edge.seen_at) / 1e6,
         version=str(beat.get("version", "–")),
         troubles=_troubles(speech, beat),
+        gate=_gate(speech, beat.get("cascade")),
     )
+
+
+def _gate(speech: Speech, cascade: Mapping[str, Any] | None) -> str:
+    """Where this box's parts were decided since it started, and the gate's own misses as its audits estimate them."""
+    if not cascade:
+        return ""
+    sums = cascade["sums"]
+    ended = sums["n_pass"] + sums["n_reject"]
+    parts = [
+        speech.say(
+            "gate %(name)s, release %(release)s: %(share)s of parts end there, %(late)s late",
+            name=cascade["gate_line"], release=cascade["release"] or "–", late=speech.number(sums["n_late"]),
+            share=speech.percent(ended / (ended + sums["n_escalated"])) if ended + sums["n_escalated"] else "–",
+        )
+    ]  # fmt: skip
+    for name, words_ in GATE_MISSES.items():
+        found = cascade.get(name)
+        if found is not None:
+            low, high = speech.percent(found["low"]), speech.percent(found["high"])
+            parts.append(speech.say(words_, share=speech.percent(found["rate"]), low=low, high=high))
+    parts.append(speech.say_n("%(n)s part audited", "%(n)s parts audited", sums["n_audited"]))
+    return "; ".join(parts)
 
 
 def _troubles(speech: Speech, beat: Mapping[str, object]) -> list[str]:
@@ -85,6 +116,9 @@ def _troubles(speech: Speech, beat: Mapping[str, object]) -> list[str]:
     dropped = beat.get("dropped_frames")
     if isinstance(dropped, int) and dropped > 0:
         found.append(speech.say_n("%(n)s frame dropped", "%(n)s frames dropped", dropped))
+    cascade = beat.get("cascade")
+    if isinstance(cascade, dict) and cascade.get("trouble"):
+        found.append(speech.say("gate %(name)s: %(trouble)s", name=cascade["gate_line"], trouble=cascade["trouble"]))
     cameras = beat.get("cameras")
     for name, health in (cameras if isinstance(cameras, dict) else {}).items():
         state = str(health.get("state", "ok"))

@@ -7,7 +7,9 @@ the other way round. It is dropped when it is no sentence in the language asked 
 * verdict: it says passed of a rejected part, rejected of a passed one, or either of a part that a person must judge;
 * condition: it says flawless where a defect was called, or defective where a good class was called.
 
-A mention is negated by a word of denial in the same clause, up to two words (in Chinese four characters) before it.
+A mention is negated by a word of denial before it in the same clause, with at most six words (in Chinese ten
+characters) and no "because of" or "due to" between, or by one right behind it ("scratch-free", "scratch is absent").
+"Not only" denies nothing.
 The rules see words, not sense: a sentence that contradicts in other words passes, and an innocent one that happens to
 use another class's name is dropped. What is left out: whether the sentence is true of the picture. Nothing here can
 know that, which is why it is shown as the model's words and never counted.
@@ -97,8 +99,11 @@ _CJK = re.compile(r"[\u3400-\u9fff]")
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)?")
 _CLAUSE = re.compile(r"[.,;:!?，。；：！？]")
 _DENIED = re.compile(
-    r"(?:\b(?:no|not|non|without|never|cannot|neither|nor|free of|free from|absence of|\w+n['’]t)\b(?! only)"
-    r"(?:\s+[\w'’]+){0,2}\s*|(?:无|没有|没|未|不|非)[^\W_]{0,4})$"
+    r"(?:\b(?:no|not|non|without|never|cannot|neither|nor|lacks?|lacking|free of|free from|absence of|\w+n['’]t)\b"
+    r"(?! only)(?:\s+(?!(?:because|due|but)\b)[\w'’]+){0,6}\s*|(?:无|没有|没|未|不|非)[^\W_]{0,10})$"
+)
+_DENIED_BEHIND = re.compile(
+    r"\s*(?:free\b|(?:is|are|was|were)\s+(?:absent|missing|not\b|n['’]t)|(?:不存在|不明显|未见))"
 )
 _PASSED = (r"\b(?:pass|passes|passed|accept|accepted|acceptable|accepts)\b", r"合格", r"通过")
 _REJECTED = (r"\b(?:reject|rejects|rejected|fail|fails|failed|unacceptable)\b", r"剔除", r"报废", r"拒收")
@@ -205,4 +210,4 @@ def _mentions(plain: str, patterns: dict[str, str]) -> Iterator[tuple[str, bool]
             continue
         taken[match.start() : match.end()] = [True] * (match.end() - match.start())
         clause = _CLAUSE.split(plain[: match.start()])[-1]
-        yield means, _DENIED.search(clause) is not None
+        yield means, bool(_DENIED.search(clause) or _DENIED_BEHIND.match(plain, match.end()))

@@ -9,6 +9,7 @@ import pytest
 from cloud.dashboard.fleet import box
 from cloud.dashboard.i18n import Speech
 from cloud.db.tables import Edge
+from models.contracts.telemetry import CascadeHealth, CascadeSums
 
 SAY = Speech("en")
 
@@ -49,3 +50,33 @@ def test_losses_name_their_reasons() -> None:
     assert found.lost == 3
     assert found.lost_words == "evicted for space: 3; thinned out, accounted for: 2"
     assert found.seen_s == 4.0
+
+
+def cascade(**changed: Any) -> dict[str, Any]:
+    """A heartbeat's part about the gate, as a box sends it."""
+    sums = CascadeSums(n_pass=80, n_reject=8, n_escalated=12, n_late=2, n_audited=40)
+    given = {
+        "gate_line": "cells-gate",
+        "release": 3,
+        "sums": sums,
+        "escape": {"rate": 0.005, "low": 0.001, "high": 0.021},
+    }
+    return CascadeHealth(**{**given, **changed}).model_dump(mode="json")
+
+
+def test_a_gate_in_front_shows_where_parts_are_decided_and_what_it_misses() -> None:
+    found = box(SAY, edge(beat={"cascade": cascade()}), {}, now=9_000_000)
+    assert found.gate == (
+        "gate cells-gate, release 3: 88.0% of parts end there, 2 late; "
+        "missed by the gate alone: 0.5% (0.1% to 2.1%); 40 parts audited"
+    )
+    assert not found.abnormal
+    assert box(SAY, edge(), {}, now=9_000_000).gate == ""
+
+
+def test_a_gate_that_does_not_decide_is_abnormal_and_says_why() -> None:
+    beat = {"cascade": cascade(trouble="no cuts", release=0, sums=CascadeSums(), escape=None)}
+    found = box(Speech("zh"), edge(beat=beat), {}, now=9_000_000)
+    assert found.abnormal
+    assert found.troubles == ["前级 cells-gate：no cuts"]
+    assert "–" in found.gate
