@@ -29,7 +29,7 @@ from edge_agent.clock import Clock, Mint
 from edge_agent.envelope import Envelopes
 from edge_agent.flags import FlagInbox
 from edge_agent.following import Following, follow
-from edge_agent.health import Meter, ModelState, Pulse, cascade_health
+from edge_agent.health import Meter, ModelState, Pulse, cascade_health, physical_memory_mb
 from edge_agent.housekeeping import Housekeeper, restore
 from edge_agent.identity import Identity
 from edge_agent.outputs import FileJournal, Journal, LoggedOutput, NoJournal, RejectOutput
@@ -103,11 +103,11 @@ class Agent:
         self._open.callback(self._journal.close)
         self._checkpoint = Checkpoint(state / "counters.json")
         self._build_uplink()
-        self._line = self._follow(settings.agent.line, folder=state, root=root, send=self._send_report)
+        self._line = self._follow(settings.agent.line, folder=state, root=root, gate=False)
         self.inspector, self.updater, self.updates = self._line.inspector, self._line.updater, self._line.updates
         self.gate: Following | None = None
         if settings.cascade is not None:
-            self.gate = self._follow(settings.cascade.gate_line, folder=state / "gate", root=root, send=_log_report)
+            self.gate = self._follow(settings.cascade.gate_line, folder=state / "gate", root=root, gate=True)
         self._build_inspection()
         self._build_cameras()
         self._page = self._status_page()
@@ -145,7 +145,7 @@ class Agent:
             rng=outside.rng,
         )
 
-    def _follow(self, line: str, *, folder: Path, root: bytes, send: Callable[[SignedReport], None]) -> Following:
+    def _follow(self, line: str, *, folder: Path, root: bytes, gate: bool) -> Following:
         outside = self._outside
         return follow(
             line,
@@ -153,7 +153,8 @@ class Agent:
             settings=self._settings,
             root=root,
             signer=self._identity,
-            send=send,
+            send=_log_report if gate else self._send_report,
+            dispensable=gate,
             box=self._box,
             clock=outside.clock,
             mint=outside.mint,
@@ -215,6 +216,7 @@ class Agent:
             ),
             second=SecondLook(meter=self.meter, watch=self.updater),
             gate_watch=gate.updater,
+            gate_revoked=gate.revoked,
             hour=ledger.cascade,
             counting=counting,
             meter=self.meter,
@@ -340,7 +342,7 @@ class Agent:
             edge=agent.edge,
             version=self.version,
             hardware=agent.hardware,
-            memory_mb=_memory_mb(),
+            memory_mb=physical_memory_mb(),
             disk_mb=REAL_FS.free_bytes(agent.state_dir) >> 20,
         )
 
@@ -388,12 +390,3 @@ def _feed(section: CameraSection, capture: Capture, deliver: Callable[[Frame], N
         rng=outside.rng,
         silent_after_s=section.silent_after_s,
     )
-
-
-def _memory_mb() -> int:
-    """Physical memory; a release that names none fits everywhere, so an unknown amount counts as plenty."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return 1 << 20
-    return int(text.split("MemTotal:")[1].split()[0]) >> 10

@@ -41,6 +41,7 @@ class NoGate(StrEnum):
     OTHER_CLASSES = "the gate knows classes that the line's model does not: every part goes to the line's model"
 
 
+REVOKED = "release {release} of the gate's line is revoked and was removed: every part goes to the line's model"
 NO_MODELS = "neither the line nor its gate has a usable release: every part is UNSURE"
 NO_LINE_MODEL = "the line has no release: what the gate is not certain of is UNSURE"
 OnLate = Literal["unsure", "gate"]
@@ -59,11 +60,17 @@ def no_gate(gate: LineModel | None, line: LineModel | None) -> NoGate | None:
     return None
 
 
-def trouble(gate: LineModel | None, line: LineModel | None) -> str | None:
-    """What keeps the cascade from working as configured, for people; None when nothing does."""
+def trouble(gate: LineModel | None, line: LineModel | None, *, revoked: int | None = None) -> str | None:
+    """What keeps the cascade from working as configured, for people; None when nothing does.
+
+    Args:
+        revoked: the gate's release that was removed because it is revoked.
+    """
     why = no_gate(gate, line)
     if line is None:
         return NO_LINE_MODEL if why is None else NO_MODELS
+    if gate is None and revoked is not None:
+        return REVOKED.format(release=revoked)
     return None if why is None else why.value
 
 
@@ -81,6 +88,7 @@ class Cascade:
 
     Args:
         hour: the tally of the hour a part belongs to; called with `counting` held.
+        gate_revoked: the gate's release that was removed because it is revoked.
     """
 
     def __init__(
@@ -96,7 +104,9 @@ class Cascade:
         meter: Meter,
         clock: Clock,
         rng: random.Random,
+        gate_revoked: Callable[[], int | None] = lambda: None,
     ) -> None:
+        self._gate_revoked = gate_revoked
         self._gate, self._line, self._policy, self._second = gate, line, policy, second
         self._gate_watch, self._hour, self._counting = gate_watch, hour, counting
         self._meter, self._clock, self._rng = meter, clock, rng
@@ -104,7 +114,7 @@ class Cascade:
 
     @property
     def trouble(self) -> str | None:
-        return trouble(self._gate.current, self._line.current)
+        return trouble(self._gate.current, self._line.current, revoked=self._gate_revoked())
 
     def total(self) -> CascadeTally:
         """A copy of the sums since the start."""

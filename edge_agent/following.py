@@ -36,6 +36,10 @@ class Following:
     updater: Updater
     updates: UpdateLoop
 
+    def revoked(self) -> int | None:
+        """The release that was revoked and left no model behind."""
+        return self.slots.now.removed
+
     def state(self) -> ModelState:
         """What runs and where the updater is."""
         slots, model = self.slots.now, self.inspector.current
@@ -59,6 +63,7 @@ def follow(
     clock: Clock,
     mint: Mint,
     rng: random.Random,
+    dispensable: bool,
 ) -> Following:
     """Put the parts together; nothing is loaded or fetched yet.
 
@@ -66,6 +71,7 @@ def follow(
         folder: of this line alone; made if it is not there.
         root: the factory's root metadata.
         send: takes the box's signed reports about this line.
+        dispensable: a revoked release is removed even when it leaves no model; see `Updater`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     inspector, slots = Inspector(), SlotStore(folder / "slots.json")
@@ -88,6 +94,7 @@ def follow(
         line=line,
         channel=settings.release.channel,
         clock=clock,
+        dispensable=dispensable,
     )
     release = settings.release
     updates = UpdateLoop(updater, poll_s=release.poll_s, spread_s=release.spread_s, mono=clock.mono, rng=rng)

@@ -21,6 +21,7 @@ from models.runtime.cascade import CascadeTally, Share, miss_rates
 
 WINDOW = 1024
 _PAGE_FILE = Path("/proc/self/statm")
+_MEMORY_FILE = Path("/proc/meminfo")
 _PAGE_BYTES = 4096
 
 
@@ -84,6 +85,15 @@ def resident_bytes() -> int | None:
     if not sys.platform.startswith("linux"):
         return None
     return int(_PAGE_FILE.read_text().split()[1]) * _PAGE_BYTES
+
+
+def physical_memory_mb() -> int:
+    """Of this box; a release that names none fits everywhere, so an unknown amount counts as plenty."""
+    try:
+        text = _MEMORY_FILE.read_text()
+    except OSError:
+        return 1 << 20
+    return int(text.split("MemTotal:")[1].split()[0]) >> 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.updater.slots import Slot
+import structlog
+
+from edge_agent.updater.slots import Slot, Slots
 from models.contracts.base import decode
 from models.contracts.control import ReportReason
 from models.contracts.model_manifest import AdapterManifest, BaseManifest
@@ -23,6 +25,9 @@ from models.runtime.golden import BadGolden, read_golden
 from models.runtime.heads import BadArrays
 from models.runtime.image import Pixels
 from models.runtime.inspector import GoldenMismatch, LineModel, WrongBase, check_golden, load_model
+from ota.errors import RefusedError
+
+_log = structlog.get_logger("updater")
 
 
 class Blobs(Protocol):
@@ -73,6 +78,19 @@ class ModelLoader:
         except (BadGolden, GoldenMismatch) as fault:
             raise CannotLoad(ReportReason.PROBE_FAILED, str(fault)) from fault
         return model
+
+    def collect(self, slots: Slots) -> None:
+        """Remove blobs that neither current, previous nor staged release needs."""
+        wanted: set[str] = set()
+        try:
+            for slot in (slots.current, slots.previous, slots.staged):
+                wanted |= self.digests(slot) if slot is not None else set()
+            freed = self._blobs.keep(wanted)
+        except (OSError, RefusedError) as fault:
+            _log.warning("old releases stay on disk for now", detail=str(fault))
+            return
+        if freed:
+            _log.info("removed old releases", bytes=freed)
 
     def digests(self, slot: Slot) -> set[str]:
         """Every blob the slot needs, as far as its manifests are here."""

@@ -73,6 +73,12 @@ class Slots(_Stored):
     counter: Count = 0
     running: bool = False
 
+    @property
+    def removed(self) -> int | None:
+        """The release that was revoked and left no model behind."""
+        last = self.rejected[-1] if self.current is None and self.rejected else None
+        return last.release if last is not None and last.reason is ReportReason.REVOKED else None
+
     def rejection(self, adapter: str) -> Rejected | None:
         """Why that adapter release was rejected here, if it was."""
         return next((entry for entry in self.rejected if entry.adapter == adapter), None)

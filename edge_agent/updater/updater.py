@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 
@@ -24,8 +23,9 @@ from edge_agent.clock import Clock
 from edge_agent.decision import Judgement
 from edge_agent.plain import plain
 from edge_agent.updater.eligible import Box, Refuse, Take, Wait, judge
-from edge_agent.updater.loader import Blobs, CannotLoad, ModelLoader
+from edge_agent.updater.loader import CannotLoad, ModelLoader
 from edge_agent.updater.probation import Failed, Passed, Probation, shadow
+from edge_agent.updater.releases import Releases
 from edge_agent.updater.reports import Reporter
 from edge_agent.updater.slots import Rejected, Slot, SlotStore
 from models.contracts.control import SECURITY_REASONS, ReportReason, UpdateState
@@ -39,21 +39,11 @@ MAX_FIRST_ATTEMPTS = 3
 _log = structlog.get_logger("updater")
 
 
-class Releases(Protocol):
-    """Verified releases; see `ota.client.ReleaseClient`."""
-
-    @property
-    def blobs(self) -> Blobs: ...
-
-    def check(self, line: str, channel: str) -> ChannelManifest: ...
-
-    def fetch(self, channel: ChannelManifest) -> object: ...
-
-    def revoked(self, line: str) -> frozenset[str]: ...
-
-
 class Updater:
-    """See the module. `wake` is called when a probation has a result and `conclude` is due."""
+    """See the module. `wake` is called when a probation has a result and `conclude` is due.
+
+    `dispensable`: inspection goes on without a model of this line, so a revoked one never stays.
+    """
 
     def __init__(
         self,
@@ -68,6 +58,7 @@ class Updater:
         channel: str,
         clock: Clock,
         wake: Callable[[], None] = lambda: None,
+        dispensable: bool = False,
     ) -> None:
         self._releases, self._loader, self._inspector = releases, loader, inspector
         self._store, self._reporter, self._box = store, reporter, box
@@ -78,13 +69,30 @@ class Updater:
         self._trial_lock = threading.Lock()
         self._pause_ms: float | None = None
         self._said: tuple[object, ...] | None = None
-        self.trouble: str | None = None
-        """What stands in the way of updating, for the status page; None when nothing does."""
+        self._dispensable = dispensable
+        self._kept_revoked: int | None = None
+        self._trouble: str | None = None
         self.security_faults = 0
 
     @property
     def state(self) -> UpdateState:
         return self._store.now.state
+
+    @property
+    def trouble(self) -> str | None:
+        """What stands in the way of updating, for the status page; None when nothing does. A revoked model comes first
+        and stays until another runs.
+        """
+        removed, current, revoked = self._store.now.removed, self._store.now.current, None
+        if removed is not None:
+            revoked = f"release {removed} is revoked and was removed; there is none to fall back to"
+        elif current is not None and current.release == self._kept_revoked:
+            revoked = f"release {self._kept_revoked} is revoked and there is none to fall back to"
+        return "; ".join(why for why in (revoked, self._trouble) if why) or None
+
+    @trouble.setter
+    def trouble(self, why: str | None) -> None:
+        self._trouble = why
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -171,8 +179,10 @@ class Updater:
             OSError: the box's disk; try again later.
         """
         try:
-            channel = self._releases.check(self._line, self._channel)
-            self._leave_revoked()
+            try:
+                channel = self._releases.check(self._line, self._channel)
+            finally:
+                self._leave_revoked()  # what is revoked holds also when this check brought nothing
             if self.state is UpdateState.PROBATION or not self._is_news(channel):
                 self._clear_trouble()
                 return
@@ -292,7 +302,7 @@ class Updater:
                 self._roll_back(ReportReason.PROBATION_FAILED, why, parts=parts)
         with self._trial_lock:
             self._trial = self._result = None
-        self._collect()
+        self._loader.collect(self._store.now)
 
     def _commit(self, parts: int) -> None:
         self._store.change(state=UpdateState.COMMITTED, attempt=0)
@@ -343,25 +353,35 @@ class Updater:
         )
 
     def _leave_revoked(self) -> None:
-        """A revoked model does not stay, not even as the one to fall back to."""
+        """A revoked model does not stay, not even as the one to fall back to; see `_keep_revoked` for the exception."""
         slots, revoked = self._store.now, self._releases.revoked(self._line)
-        if not revoked:
-            return
         if slots.previous is not None and {slots.previous.adapter, slots.previous.base} & revoked:
             slots = self._store.change(previous=None)
         if slots.current is None or not {slots.current.adapter, slots.current.base} & revoked:
+            self._kept_revoked = None
             return
         model = self._try_load(slots.previous) if slots.previous else None
-        if model is None:
-            # An uninspected line is worse than a distrusted model: it stays until a release may be taken.
-            self.trouble = f"release {slots.current.release} is revoked and there is none to fall back to"
-            self._tell_once(UpdateState.BLOCKED, ReportReason.REVOKED, self.trouble, attempted=slots.current.release)
+        if model is None and not self._dispensable:
+            self._keep_revoked(slots.current.release)
             return
         with self._trial_lock:
             self._trial = self._result = None
-        self._inspector.swap(model)
-        self._inspector.settle()
+        if model is not None:
+            self._inspector.swap(model)
+            self._inspector.settle()
+        else:
+            self._inspector.drop()
+            self._store.change(previous=None)
         self._roll_back(ReportReason.REVOKED, "revoked by a signed manifest")
+
+    def _keep_revoked(self, release: int) -> None:
+        """An uninspected line is worse than a distrusted model: it stays until a release may be taken."""
+        if self._kept_revoked == release:
+            return
+        self._kept_revoked = release
+        self._reporter.say(
+            UpdateState.BLOCKED, attempted=release, reason=ReportReason.REVOKED, detail="there is none to fall back to"
+        )
 
     def _tell_once(
         self, state: UpdateState, reason: ReportReason, why: object, *, attempted: int | None = None
@@ -376,17 +396,3 @@ class Updater:
         self._said = self.trouble = None
         if self.state in (UpdateState.BLOCKED, UpdateState.REFUSED) and self._trial is None:
             self._store.change(state=UpdateState.COMMITTED if self._store.now.current else UpdateState.IDLE)
-
-    def _collect(self) -> None:
-        """Remove blobs that neither current, previous nor staged release needs."""
-        slots = self._store.now
-        wanted: set[str] = set()
-        try:
-            for slot in (slots.current, slots.previous, slots.staged):
-                wanted |= self._loader.digests(slot) if slot is not None else set()
-            freed = self._releases.blobs.keep(wanted)
-        except (OSError, RefusedError) as fault:
-            _log.warning("old releases stay on disk for now", detail=str(fault))
-            return
-        if freed:
-            _log.info("removed old releases", bytes=freed)

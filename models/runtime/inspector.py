@@ -224,6 +224,11 @@ class Inspector:
             self._current, self._previous = self._previous, None
             return True
 
+    def drop(self) -> None:
+        """No model any more, neither this one nor the previous."""
+        with self._swapping:
+            self._current = self._previous = None
+
     def settle(self) -> None:
         """Forget the previous model: its memory is free once no frame uses it."""
         with self._swapping:

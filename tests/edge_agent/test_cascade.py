@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.aggregates import PeriodLedger
-from edge_agent.cascade import NO_LINE_MODEL, NO_MODELS, Cascade, CascadePolicy, NoGate
+from edge_agent.cascade import NO_LINE_MODEL, NO_MODELS, Cascade, CascadePolicy, NoGate, trouble
 from edge_agent.decision import Judgement
 from edge_agent.envelope import Envelopes
 from edge_agent.health import Meter, ModelState, cascade_health
@@ -284,6 +284,14 @@ def test_without_a_usable_gate_every_part_goes_to_the_line_model(box: Make, gate
     assert (row["verdict"], row["stage"], row["gate_release"]) == ("reject", "line", None)
     assert one.cascade.trouble == why.value
     assert "every part goes to the line's model" in one.cascade.trouble
+
+
+def test_a_revoked_gate_is_named_as_the_trouble() -> None:
+    why = trouble(None, line_model(), revoked=4)
+    assert "release 4" in why
+    assert "revoked" in why
+    assert "every part goes to the line's model" in why
+    assert trouble(gate_model(ALL_PASS), line_model(), revoked=4) is None
 
 
 def test_a_gate_with_classes_the_line_does_not_know_decides_nothing(box: Make) -> None:

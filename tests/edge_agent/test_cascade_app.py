@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ def gate_release(number: int, cuts: CascadeCuts | None) -> TinyRelease:
     return TinyRelease(AdapterManifest.model_validate(fields), made.blobs)
 
 
-def publish(plant: Plant, number: int, release: TinyRelease) -> None:
+def publish(
+    plant: Plant, number: int, release: TinyRelease, *, state: str = "running", revoked: Sequence[str] = ()
+) -> None:
     """On the line the release names, which the plant's own `publish` does not ask."""
     repository, manifest, keys = plant.repository, release.manifest, plant.keys
     proposal = repository.propose_adapter(manifest, release.blobs, keys.signer("trainer"))
@@ -62,8 +64,8 @@ def publish(plant: Plant, number: int, release: TinyRelease) -> None:
         ChannelManifest(
             line=manifest.line, channel="stable", release=number, model_version=manifest.model_version,
             base=repository.base_ref("tiny", 1), adapter=repository.adapter_ref(manifest.line, manifest.release),
-            probe=Probe(probation_parts=0), plan=RolloutPlan(salt="s", waves=[Wave(percent=100)]), actor="test",
-            created_at=datetime.now(UTC),
+            probe=Probe(probation_parts=0), plan=RolloutPlan(salt="s", state=state, waves=[Wave(percent=100)]),
+            actor="test", created_at=datetime.now(UTC), revoked=list(revoked),
         ),
         keys.online(),
     )  # fmt: skip
@@ -109,6 +111,24 @@ def test_both_models_arrive_signed_and_a_gate_without_cuts_steps_back(plant: Pla
         assert (again.gate.inspector.current.release, again.inspector.current.release) == (2, 1)
     finally:
         again.stop()
+
+
+def test_a_revoked_gate_is_removed_and_the_line_model_sees_every_part(plant: Plant) -> None:
+    bad = gate_release(1, ALL_PASS)
+    publish(plant, 1, bad)
+    publish(plant, 1, tiny_release(1))
+    agent = plant.agent(**CASCADE)
+    agent.start()
+    try:
+        until(lambda: agent.gate.inspector.current and agent.inspector.current, "both models")
+        publish(plant, 2, gate_release(2, ALL_PASS), state="paused", revoked=[bad.sha])
+        until(agent.gate.revoked, "the removal")
+        assert "release 1 of the gate's line is revoked" in agent.cascade.trouble
+        plant.drop(1)
+        until(plant.journal, "an answer")
+    finally:
+        agent.stop()
+    assert [row["stage"] for row in plant.journal()] == ["line"]
 
 
 def test_a_falsified_gate_never_runs_and_the_line_is_inspected_without_it(plant: Plant) -> None:

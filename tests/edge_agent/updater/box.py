@@ -123,8 +123,8 @@ class Unsigned:
 class Station:
     """One box; `restart` is a new process on the same disk."""
 
-    def __init__(self, folder: Path, *, fs: Fs = REAL_FS) -> None:
-        self.folder, self.fs = folder, fs
+    def __init__(self, folder: Path, *, fs: Fs = REAL_FS, dispensable: bool = False) -> None:
+        self.folder, self.fs, self.dispensable = folder, fs, dispensable
         self.hand = HandClock()
         self.releases = FakeReleases()
         self.reports: list[DeviceReport] = []
@@ -150,6 +150,7 @@ class Station:
             channel="stable",
             clock=clock,
             wake=self._wake,
+            dispensable=self.dispensable,
         )
         if boot:
             self.updater.boot()

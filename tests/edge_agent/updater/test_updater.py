@@ -287,8 +287,45 @@ def test_a_revoked_model_gives_way_to_the_previous_one(station: Station) -> None
 def test_a_revoked_model_without_alternative_stays_and_says_so(station: Station) -> None:
     station.take(1, GOOD)
     station.releases.bad = frozenset({GOOD.sha})
-    station.updater.check()
+    before = len(station.reports)
+    for _ in range(3):
+        station.updater.check()
     assert (station.running, station.last.reason) == (1, ReportReason.REVOKED)
+    assert len(station.reports) == before + 1, "said once, not at each poll"
+    assert "release 1 is revoked" in station.updater.trouble
+    station.take(2, BETTER)
+    assert (station.running, station.updater.trouble) == (2, None)
+
+
+@pytest.mark.parametrize("on_probation", [False, True])
+def test_a_revoked_gate_without_alternative_goes(tmp_path: Path, on_probation: bool) -> None:
+    station = Station(tmp_path, dispensable=True)
+    station.take(1, GOOD, probe=Probe(probation_parts=30 if on_probation else 3))
+    station.releases.bad = frozenset({GOOD.sha})
+    station.releases.offer(2, BETTER, rollout=plan(state="paused"))
+    before = len(station.reports)
+    for _ in range(3):
+        station.updater.check()
+    assert (station.running, station.store.now.current) == (None, None)
+    assert (station.last.state, station.last.reason) == (UpdateState.ROLLED_BACK, ReportReason.REVOKED)
+    assert len(station.reports) == before + 1
+    assert "release 1 is revoked" in station.updater.trouble
+    station.updater.stop()
+    station.restart()
+    assert (station.running, "release 1 is revoked" in station.updater.trouble) == (None, True)
+    station.take(2, BETTER)
+    assert (station.running, station.updater.trouble) == (2, None)
+
+
+def test_a_channel_that_still_selects_the_revoked_gate_removes_it_too(tmp_path: Path) -> None:
+    station = Station(tmp_path, dispensable=True)
+    station.take(1, GOOD)
+    station.releases.bad = frozenset({GOOD.sha})
+    station.releases.news = RefusedError("release 1 selects a revoked model", reason=ReportReason.REVOKED)
+    before = len(station.reports)
+    for _ in range(3):
+        station.updater.check()
+    assert (station.running, len(station.reports) - before) == (None, 2)
 
 
 def test_a_damaged_installed_release_falls_back(station: Station) -> None:
