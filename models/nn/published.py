@@ -7,7 +7,8 @@ misshapen or unknown is named as the directory names it. Nothing is unpickled: a
 refused.
 
 Not trusted: ``tie_word_embeddings``. Where the files hold a language head of their own it is compared with the
-embedding table, because a configuration that leaves the flag out silently means the wrong one.
+embedding table. Only where they hold none is the flag read, and one that is left out means what the naming's own class
+makes of it: tied for ``DeepseekVLConfig``, a head of its own for the original's ``LlamaConfig``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "co
 EMBEDDING = "trunk.model.embed_tokens.weight"
 OURS_ALONE = re.compile(r"trunk\.(prefix|suffix)|standardise\..*")
 """Parameters a published directory cannot have: the folded prompt and the tower's standardisation."""
+TOWER_EPS = 1e-6
+"""Of the tower's LayerNorms: SigLIP's, in transformers and in timm."""
+FLOATS = ("F16", "BF16", "F32")
+"""Types of weights, as safetensors names them: an integer is a quantized weight without its scale."""
 UNUSED = re.compile(
     r"(model\.)?vision_model\.(vision_model\.)?head\..*|vision_model\.vision_tower\.(attn_pool|fc_norm|head)\..*"
     r"|.*rotary_emb\.inv_freq|.*position_ids|.*vision_tower\.(mean|std)"
@@ -77,18 +82,22 @@ def read_published(folder: Path, config: EdgeConfig, own: Mapping[str, torch.Siz
     """
     files = _shards(folder)
     naming: Naming = "original" if any(".vision_tower." in name for name in files) else "transformers"
-    _check_config(folder, config)
+    stated = _json(folder / CONFIG)
+    _check_config(folder / CONFIG, stated, config)
     place = _transformers(files) if naming == "transformers" else _original
     wanted = {name: place(name) for name in own if not OURS_ALONE.fullmatch(name)}
-    head_name = _head_name(files)
-    _check_names(files, {found.name for found in wanted.values()} | {head_name})
+    head_name = _head_name(files, naming)
+    _check_names(files, {found.name for found in wanted.values()}, head_name)
     with _Reader(folder, files) as reader:
         state = {name: reader.take(found, own[name]) for name, found in wanted.items()}
         table = state[EMBEDDING]
         head = reader.take(_Place(head_name), table.shape) if head_name in files else table
     tied = head is table or torch.equal(head, table)
-    if head is table and not _says_tied(folder):
-        raise BadPublished(f"{head_name} is missing, and {CONFIG} says that it is not the embedding table")
+    if head is table and not _says_tied(folder / CONFIG, stated, naming):
+        raise BadPublished(
+            f"the tensor {head_name} is missing, and by {CONFIG} it is not the embedding table: download it again, or "
+            "state tie_word_embeddings true where they are one"
+        )
     return Published(state, table if tied else head, tied, naming, _licence(folder))
 
 
@@ -100,6 +109,8 @@ def _shards(folder: Path) -> dict[str, str]:
         index = _json(folder / INDEX).get("weight_map")
         if not isinstance(index, dict):
             raise BadPublished(f"{folder / INDEX} has no weight_map")
+        if odd := sorted(name for name, shard in index.items() if not isinstance(shard, str)):
+            raise BadPublished(f"{folder / INDEX} names no file for the tensor {odd[0]}: download it again")
         if outside := sorted({shard for shard in index.values() if Path(shard).name != shard}):
             raise BadPublished(f"{folder / INDEX} names {outside[0]}, which is not a file of this directory")
         if lacking := sorted({shard for shard in index.values() if not (folder / shard).is_file()}):
@@ -153,6 +164,11 @@ class _Reader:
         shard = self._files[place.name]
         stored = self._open[shard].get_slice(place.name)
         found, wanted = list(stored.get_shape()), list(shape)
+        if (dtype := str(stored.get_dtype())) not in FLOATS:
+            raise BadPublished(
+                f"{shard}: {place.name} is stored as {dtype}, weights must be {', '.join(FLOATS)}: give the checkpoint "
+                "that was not quantized"
+            )
         if place.parts > 1:
             wanted[0] *= place.parts
         if found not in (wanted, [1, *wanted]):
@@ -165,15 +181,16 @@ class _Reader:
         return made
 
 
-def _head_name(files: Mapping[str, str]) -> str:
-    return "language_model.lm_head.weight" if "language_model.lm_head.weight" in files else "lm_head.weight"
+def _head_name(files: Mapping[str, str], naming: Naming) -> str:
+    inner = "language_model.lm_head.weight"
+    return inner if naming == "original" or inner in files else "lm_head.weight"
 
 
-def _check_names(files: Mapping[str, str], wanted: set[str]) -> None:
-    optional = {_head_name(files)}
-    if lacking := sorted(wanted - optional - files.keys()):
+def _check_names(files: Mapping[str, str], wanted: set[str], head: str) -> None:
+    """All of `wanted` are there; beside them only `head` and what nobody needs."""
+    if lacking := sorted(wanted - files.keys()):
         raise BadPublished(f"the tensor {lacking[0]} is missing ({len(lacking)} missing)")
-    unknown = sorted(name for name in files.keys() - wanted if not UNUSED.fullmatch(name))
+    unknown = sorted(name for name in files.keys() - wanted - {head} if not UNUSED.fullmatch(name))
     if unknown:
         raise BadPublished(f"the tensor {unknown[0]} belongs to another architecture ({len(unknown)} unknown)")
 
@@ -223,30 +240,60 @@ def _original(name: str) -> _Place:
     raise BadPublished(f"the original naming has no tensor for {name}")
 
 
-def _check_config(folder: Path, config: EdgeConfig) -> None:
-    """What no tensor's shape tells: heads, rotary base, norm epsilon, image size."""
-    found = _json(folder / CONFIG)
-    text = found.get("text_config") or found.get("language_config") or {}
-    vision = found.get("vision_config") or {}
-    vision = {**vision, **(vision.get("params") or {})}
-    rope = text.get("rope_theta", (text.get("rope_parameters") or {}).get("rope_theta"))
+def _check_config(path: Path, found: dict[str, Any], config: EdgeConfig) -> None:
+    """What no tensor's shape tells, where it is stated: heads, rotary positions, norms, activations, image size."""
+    text, vision = _language(path, found), _section(path, found, "vision_config")
+    vision = {**vision, **_section(path, vision, "params")}
     for what, stated, ours in (
         ("attention heads of the trunk", text.get("num_attention_heads"), config.trunk.heads),
         ("key and value heads of the trunk", text.get("num_key_value_heads"), config.trunk.heads),
-        ("rotary base", rope, config.trunk.rope_theta),
         ("norm epsilon", text.get("rms_norm_eps"), config.trunk.norm_eps),
+        ("activation of the trunk (hidden_act)", text.get("hidden_act"), "silu"),
+        ("biases in attention (attention_bias)", text.get("attention_bias"), False),
+        ("biases in the trunk's MLP (mlp_bias)", text.get("mlp_bias"), False),
+        ("rotary base", text.get("rope_theta"), config.trunk.rope_theta),
+        *_rotary(path, text, config),
         ("attention heads of the tower", vision.get("num_attention_heads"), config.tower.heads),
+        ("activation of the tower (hidden_act)", vision.get("hidden_act"), "gelu"),
+        ("norm epsilon of the tower (layer_norm_eps)", vision.get("layer_norm_eps"), TOWER_EPS),
         ("image size", vision.get("image_size"), config.tower.image),
     ):
         if stated is not None and stated != ours:
-            raise BadPublished(f"{folder / CONFIG}: {what} {stated}, preset {config.name} has {ours}")
+            raise BadPublished(f"{path}: {what} {stated}, preset {config.name} has {ours}")
 
 
-def _says_tied(folder: Path) -> bool:
-    found = _json(folder / CONFIG)
-    text = found.get("text_config") or found.get("language_config") or {}
-    stated = {found.get("tie_word_embeddings"), text.get("tie_word_embeddings")} - {None}
-    return not stated or True in stated
+def _rotary(path: Path, text: dict[str, Any], config: EdgeConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Rotary positions under both names that transformers has had for them: base, kind of scaling, turned share."""
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = _section(path, text, key)
+        kind = rope.get("rope_type", rope.get("type"))
+        yield f"rotary base ({key})", rope.get("rope_theta"), config.trunk.rope_theta
+        yield f"rotary scaling ({key})", kind, "default"
+        yield f"rotary scaling factor ({key})", rope.get("factor"), 1.0
+        yield f"turned share of each head ({key})", rope.get("partial_rotary_factor"), 1.0
+
+
+def _language(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    return _section(path, found, "text_config") or _section(path, found, "language_config")
+
+
+def _section(path: Path, found: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part of a configuration; empty where it is left out."""
+    part = found.get(key)
+    if part is None:
+        return {}
+    if not isinstance(part, dict):
+        raise BadPublished(f"{path}: {key} is {part!r}, not an object: download it again")
+    return part
+
+
+def _says_tied(path: Path, found: dict[str, Any], naming: Naming) -> bool:
+    """Whether the language head is the embedding table; each naming's class reads another flag, with another default
+    (transformers 5: `DeepseekVLConfig` True; `LlamaConfig`, which the original's language model is made from, False).
+    """
+    if naming == "transformers":
+        return found.get("tie_word_embeddings", True) is True
+    return _language(path, found).get("tie_word_embeddings", False) is True
 
 
 def _licence(folder: Path) -> str:

@@ -113,6 +113,7 @@ def write_original(folder: Path, *, tied: bool = True) -> DeepseekVLForCondition
     save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, folder / "model.safetensors")
     found = json.loads((folder / "config.json").read_text())
     language = {key: value for key, value in found["text_config"].items() if key != "tie_word_embeddings"}
+    language |= {"tie_word_embeddings": True} if tied else {}
     vision = {"cls": "CLIPVisionTower", "params": {"image_size": config().tower.image}}
     (folder / "config.json").write_text(
         json.dumps({"model_type": "multi_modality", "language_config": language, "vision_config": vision})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DeepseekVLConfig
 
 from models.nn.build import Source, build
 from models.nn.model import DeepSeekEdge
@@ -79,6 +80,25 @@ def test_a_head_that_must_be_there_is_missed(folder: Path) -> None:
         read(folder)
 
 
+def test_without_head_and_flag_the_original_naming_is_not_tied(tmp_path: Path) -> None:
+    """Its language model is made from a `LlamaConfig`, whose default is a head of its own."""
+    write_original(tmp_path / "p", tied=False)
+    read(tmp_path / "p")
+    change(tmp_path / "p", lambda state: state.pop("language_model.lm_head.weight"))
+    with pytest.raises(BadPublished, match=r"the tensor language_model\.lm_head\.weight is missing"):
+        read(tmp_path / "p")
+
+
+def test_without_head_and_flag_transformers_naming_is_tied(folder: Path) -> None:
+    """`DeepseekVLConfig` leads, whatever its text configuration states: that one has a flag that nobody reads."""
+    found = json.loads((folder / "config.json").read_text())
+    del found["tie_word_embeddings"]
+    found["text_config"]["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(found))
+    assert DeepseekVLConfig().tie_word_embeddings
+    assert read(folder).tied
+
+
 @pytest.mark.parametrize("cut", [100, -1000])
 def test_a_truncated_file_is_named(folder: Path, cut: int) -> None:
     path = folder / "model.safetensors"
@@ -108,6 +128,24 @@ def test_an_index_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "p")
 
 
+def test_an_index_of_numbers_is_refused(tmp_path: Path) -> None:
+    write_transformers(tmp_path / "p", shards=True)
+    index = tmp_path / "p/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": 3}}))
+    with pytest.raises(BadPublished, match=r"names no file for the tensor a\.weight"):
+        read(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("section", "value"), [("text_config", 5), ("vision_config", [1]), ("text_config", {"rope_parameters": "linear"})]
+)
+def test_a_configuration_with_another_shape_is_refused(folder: Path, section: str, value: Any) -> None:
+    found = json.loads((folder / "config.json").read_text()) | {section: value}
+    (folder / "config.json").write_text(json.dumps(found))
+    with pytest.raises(BadPublished, match=r"config\.json: .* not an object"):
+        read(folder)
+
+
 ATTENTION = "model.language_model.layers.1.self_attn.k_proj.weight"
 
 
@@ -129,6 +167,13 @@ def test_an_unknown_tensor_is_another_architecture(folder: Path) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float64])
+def test_only_floats_of_the_published_kinds_are_weights(folder: Path, dtype: torch.dtype) -> None:
+    change(folder, lambda state: state.update({ATTENTION: state[ATTENTION].to(dtype)}))
+    with pytest.raises(BadPublished, match=rf"{ATTENTION} is stored as .*weights must be F16, BF16, F32"):
+        read(folder)
+
+
 def test_values_that_are_no_numbers_are_named(folder: Path) -> None:
     change(folder, lambda state: state[ATTENTION].fill_(float("nan")))
     with pytest.raises(BadPublished, match=rf"{ATTENTION} holds NaN"):
@@ -146,6 +191,15 @@ def test_pickled_weights_are_not_opened(folder: Path) -> None:
     [
         ("text_config", "num_attention_heads", 4, "attention heads of the trunk 4"),
         ("text_config", "rms_norm_eps", 1e-5, "norm epsilon"),
+        ("text_config", "hidden_act", "gelu", "activation of the trunk"),
+        ("text_config", "attention_bias", True, "biases in attention"),
+        ("text_config", "mlp_bias", True, "mlp_bias"),
+        ("text_config", "rope_theta", 1e6, "rotary base"),
+        ("text_config", "rope_scaling", {"type": "linear", "factor": 2.0}, r"\(rope_scaling\) linear"),
+        ("text_config", "rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}, r"\(rope_parameters\) yarn"),
+        ("text_config", "rope_parameters", {"rope_theta": 5e5}, r"base \(rope_parameters\) 500000"),
+        ("vision_config", "hidden_act", "gelu_pytorch_tanh", "activation of the tower"),
+        ("vision_config", "layer_norm_eps", 1e-5, "norm epsilon of the tower"),
         ("vision_config", "image_size", 64, "image size 64"),
     ],
 )
@@ -157,6 +211,14 @@ def test_a_configuration_that_contradicts_the_preset_is_refused(
     (folder / "config.json").write_text(json.dumps(found))
     with pytest.raises(BadPublished, match=says):
         read(folder)
+
+
+def test_positions_that_are_stated_not_to_be_scaled_are_read(folder: Path) -> None:
+    found = json.loads((folder / "config.json").read_text())
+    found["text_config"] |= {"rope_scaling": None, "rope_theta": 10000.0, "attention_bias": False}
+    del found["text_config"]["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps(found))
+    assert read(folder).state
 
 
 def test_the_licence_is_the_directorys(folder: Path) -> None:
