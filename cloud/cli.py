@@ -231,11 +231,11 @@ def line_publish(
     *,
     config: Config,
     line: Annotated[str, typer.Option(help="The line; its classes must be those of the model.")],
-    model: Annotated[Path, typer.Option(help="A folder made by edgeloop models train.")],
+    model: Annotated[Path, typer.Option(help="A folder made by edgeloop models train or cascade apply.")],
     offline_keys: Annotated[Path, typer.Option(help="Folder of the key ceremony; its offline keys sign the base.")],
     as_json: AsJson = False,
 ) -> None:
-    """Sign a line's first model and hand it to the gate. Asks for the offline keys' passphrase."""
+    """Sign a model and hand it to the gate: a line's first, or one with the next number. Asks for the passphrase."""
     import getpass
     import os
 

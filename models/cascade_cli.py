@@ -85,6 +85,7 @@ def apply(
     *,
     cuts: Annotated[Path, typer.Option(help="The file calibrate wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the gate with its cuts; must not exist.")],
+    release: Annotated[int | None, typer.Option(min=1, help="Its number; the gate's own if not given.")] = None,
 ) -> None:
     """Write the gate again with the cuts in its manifest: once published they travel signed, like thresholds."""
     import shutil
@@ -103,7 +104,10 @@ def apply(
         if document["gate"] != bundle.adapter.digest():
             fail(f"{cuts} was calibrated for another gate: calibrate this one", 2)
         fields = bundle.adapter.model_dump(mode="json", exclude_none=True)
-        changed = parse_as(AdapterManifest, fields | {"cascade": found.model_dump(mode="json", exclude_none=True)})
+        changed = parse_as(
+            AdapterManifest,
+            fields | _numbered(bundle, release) | {"cascade": found.model_dump(mode="json", exclude_none=True)},
+        )
     except OSError as fault:
         fail(f"{cuts}: {fault.strerror or fault}", 2)
     except (Malformed, KeyError, TypeError) as fault:
@@ -112,6 +116,13 @@ def apply(
     (out / "adapter.json").write_bytes(changed.encode())
     (out / "complete").touch()
     print(f"{out}: release {changed.release} of line {changed.line} with cascade cuts, {changed.digest()[:12]}")
+
+
+def _numbered(bundle: Bundle, release: int | None) -> dict[str, Any]:
+    """Number and version of the release; the version carries the number as `models.nn.release.Identity` writes it."""
+    if release is None:
+        return {}
+    return {"release": release, "model_version": f"{bundle.adapter.line}-r{release}"}
 
 
 @cascade.command()

@@ -16,7 +16,7 @@ import typer
 from models.base_cli import bench, build, doctor
 from models.cascade_cli import cascade
 from models.explain_cli import explain
-from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images
+from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images, read_roi
 from models.rehearse_cli import rehearse
 from models.terminal import NAME, AsJson, fail, say
 
@@ -42,11 +42,15 @@ def train(
     base: Annotated[Path | None, typer.Option(help="Use this base from build as it is; only a head is fitted.")] = None,
     also: Annotated[str, typer.Option(help="Defect classes without images yet, by their words; needs --base.")] = "",
     hold_out: Annotated[float, typer.Option(min=0.1, max=0.5, help="Share kept for calibration.")] = 0.25,
+    release: Annotated[int, typer.Option(min=1, help="The release's number; line publish says which is next.")] = 1,
+    roi: Annotated[
+        str, typer.Option(help="The part of the frame to look at: x,y,width,height, each a share from 0 to 1.")
+    ] = "",
     flips: Annotated[bool, typer.Option(help="Mirrored parts are as valid; --no-flips where they are not.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train a line's first model: a frozen base and adapter release 1, with a report; or say what is missing."""
+    """Train a line's first model: a frozen base and an adapter release, with a report; or say what is missing."""
     from models.nn.checkpoint import BadCheckpoint
     from models.nn.prompt import BadPrompt
     from models.nn.starting import CannotTrain, StartingSettings, check_preset, split
@@ -58,6 +62,7 @@ def train(
         check_preset(preset)
     except ValueError as fault:
         fail(f"--preset: {fault}", 2)
+    region = read_roi(roi)
     if also and base is None:
         fail("--also needs --base: only a base with a tokenizer knows words", 2)
     if is_complete(out):
@@ -65,7 +70,9 @@ def train(
     images = read_images(data)
     classes = named_classes(images, good=names(good), must_catch=names(must_catch), also=names(also))
     try:
-        settings = StartingSettings(preset=preset, family=f"{line}-{preset}", flips=flips)
+        settings = StartingSettings(
+            preset=preset, family=f"{line}-{preset}", version=release, number=release, flips=flips, roi=region
+        )  # fmt: skip
         learn, held = split(images, share=hold_out, seed=seed)
         task = {"validation": held, "line": line, "classes": classes, "settings": settings, "seed": seed,
                 "now": datetime.now(UTC), "say": say}  # fmt: skip
@@ -236,6 +243,7 @@ def show(
         document["release"] = {
             "line": adapter.line, "release": adapter.release, "sha256": adapter.digest(),
             "classes": [c.name for c in adapter.head.classes],
+            "roi": None if adapter.roi is None else list(adapter.roi),
             "thresholds": adapter.thresholds.model_dump(mode="json"),
             "bytes": sum(blob.length for blob in adapter.blobs()),
         }  # fmt: skip
@@ -246,7 +254,7 @@ def show(
         if isinstance(part, dict):
             print(name)
             for key, value in part.items():
-                print(f"  {key}: {value}")
+                print(f"  {key}: {'whole frame' if key == 'roi' and value is None else value}")
 
 
 @app.command()

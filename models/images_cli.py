@@ -10,8 +10,11 @@ from models.terminal import fail
 if TYPE_CHECKING:
     from models.contracts.model_manifest import ClassSpec
     from models.nn.starting import LabelledImage
+    from models.runtime.preprocess import Roi
 
 GOOD_NAMES = "good,ok,normal,free,clean,functional"
+ROUNDING = 1e-9
+"""Of a sum of two shares, as 0.7 + 0.3."""
 CANNOT_TRAIN = 4
 """Exit code: the images do not allow a model that could be trusted."""
 
@@ -19,6 +22,24 @@ CANNOT_TRAIN = 4
 def names(text: str) -> set[str]:
     """The words between commas."""
     return {name.strip() for name in text.split(",") if name.strip()}
+
+
+def read_roi(text: str) -> Roi | None:
+    """``x,y,width,height`` as shares of the frame; None for the whole frame; ends the command on anything else."""
+    if not text.strip():
+        return None
+    wanted = "write x,y,width,height as shares of the frame from 0 to 1, like 0.1,0.2,0.5,0.6"
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        fail(f"--roi {text!r}: {wanted}", 2)
+    if not all(0 <= one <= 1 for one in (x, y, width, height)):
+        fail(f"--roi {text!r}: {wanted}", 2)
+    if not width or not height:
+        fail(f"--roi {text!r}: width and height must be above 0", 2)
+    if x + width > 1 + ROUNDING or y + height > 1 + ROUNDING:
+        fail(f"--roi {text!r} reaches beyond the frame: x + width and y + height may be at most 1", 2)
+    return x, y, width, height
 
 
 def read_images(folder: Path) -> list[LabelledImage]:

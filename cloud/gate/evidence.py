@@ -14,7 +14,7 @@ from cloud.gate.evaluate import Calls, Scores
 from cloud.gate.metrics import Resampler
 from cloud.gate.settings import GateSettings
 from models.contracts.base import canonical, sha256_hex
-from models.contracts.model_manifest import ClassSpec
+from models.contracts.model_manifest import CascadeCuts, ClassSpec
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -23,7 +23,10 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Judged:
-    """One model on the gate set. `identity` names what decides its outputs: digests of adapter, head, thresholds."""
+    """One model on the gate set. `identity` names what decides its outputs: digests of adapter, head, thresholds.
+
+    `cuts` decide only which parts a model in a cascade ends by itself, never what it would call.
+    """
 
     release: int
     scores: Scores
@@ -32,6 +35,7 @@ class Judged:
     latency: F64
     has_adapter: bool
     identity: str
+    cuts: CascadeCuts | None = None
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ class GateService:
             latency=latency_ms(model, images, self._blobs.read) if timed else np.zeros(0),
             has_adapter=manifest.adapter is not None,
             identity=identity(manifest),
+            cuts=manifest.cascade,
         )
         self._known[key] = judged
         while len(self._known) > KNOWN:

@@ -87,8 +87,8 @@ def first_release(
     )  # fmt: skip
     lineage = Lineage(training_run="first", labels=len(images), code_version=VERSION, seed=seed, trained_at=now)
     identity = Identity(
-        base_sha=base.sha256, line=line, release=1, lineage=lineage, created_at=now, roi=settings.roi,
-        exposure=parts.exposure,
+        base_sha=base.sha256, line=line, release=settings.number, lineage=lineage, created_at=now,
+        roi=settings.roi, exposure=parts.exposure,
     )  # fmt: skip
     packed = pack(base, parts, identity, golden=ground.golden, rank=ground.model.config.lora_rank)
     nothing = np.zeros((len(images), len(classes)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A line's first model from labelled images: base, release 1 and a report; or a refusal that says what is missing."""
+"""A line's first model from labelled images: base, release and a report; or a refusal that says what is missing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """`base` with its files, the torch `checkpoint` that adapters train on, `release` 1, and the `report`."""
+    """`base` with its files, the torch `checkpoint` that adapters train on, the `release`, and the `report`."""
 
     base: BuiltBase
     checkpoint: bytes
@@ -66,11 +66,14 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class StartingSettings:
-    """`flips`: the part looks as valid mirrored. `roi`: the line's region, fractions of the frame."""
+    """`number`: of the release. `flips`: the part looks as valid mirrored. `roi`: the line's region, fractions of the
+    frame.
+    """
 
     preset: str = "nano"
     family: str = "nano"
     version: int = 1
+    number: int = 1
     flips: bool = True
     roi: Roi | None = None
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
@@ -255,8 +258,8 @@ def build_starting(
     )  # fmt: skip
     lineage = Lineage(training_run="starting", labels=len(images), code_version=VERSION, seed=seed, trained_at=now)
     identity = Identity(
-        base_sha=built.manifest.digest(), line=line, release=1, lineage=lineage, created_at=now, roi=settings.roi,
-        exposure=parts.exposure,
+        base_sha=built.manifest.digest(), line=line, release=settings.number, lineage=lineage, created_at=now,
+        roi=settings.roi, exposure=parts.exposure,
     )  # fmt: skip
     packed = pack(base, parts, identity, golden=golden, rank=model.config.lora_rank)
     facts = report(base, model, packed, judged=judged, classes=classes, losses=losses)

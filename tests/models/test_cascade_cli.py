@@ -57,6 +57,19 @@ def calibrate(folder: Path, out: Path, *more: str, gate: str = "gate", data: str
                code=code)  # fmt: skip
 
 
+def test_a_release_can_be_trained_under_a_later_number_and_on_a_region(folder: Path, tmp_path: Path) -> None:
+    run("train", "--line", "caps-gate", "--data", folder / "train", "--base", folder / "base-gate", "--out",
+        tmp_path / "later", "--no-flips", "--release", "3", "--roi", "0.25,0,0.5,1")  # fmt: skip
+    found = read_starting(tmp_path / "later")
+    assert (found.adapter.release, found.adapter.model_version) == (3, "caps-gate-r3")
+    assert found.adapter.roi == (0.25, 0.0, 0.5, 1.0)
+    assert found.base == read_starting(folder / "gate").base
+    shown = json.loads(run("show", tmp_path / "later", "--json"))["release"]
+    assert (shown["release"], shown["roi"]) == (3, [0.25, 0.0, 0.5, 1.0])
+    assert "roi: whole frame" in run("show", folder / "gate")
+    assert "roi: [0.25, 0.0, 0.5, 1.0]" in run("show", tmp_path / "later")
+
+
 WIDE = ("--added-escape", "0.3", "--added-overkill", "0.3")
 
 
@@ -72,6 +85,11 @@ def test_cuts_are_picked_judged_on_other_images_and_travel_in_the_manifest(folde
     made, before = read_starting(tmp_path / "gated").adapter, read_starting(folder / "gate").adapter
     assert made.cascade.calibrated_against == read_starting(folder / "big").adapter.digest()
     assert made.model_copy(update={"cascade": None}) == before
+    run("cascade", "apply", folder / "gate", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "second",
+        "--release", "2")  # fmt: skip
+    second = read_starting(tmp_path / "second").adapter
+    assert (second.release, second.model_version) == (2, "caps-gate-r2")
+    assert second.model_copy(update={"release": 1, "model_version": made.model_version}) == made
     assert decode(AdapterManifest, made.encode()) == made
     assert "exists already" in run(
         "cascade", "apply", folder / "gate", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "gated", code=2

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from models.cli import app
 from models.contracts.base import sha256_hex
+from models.images_cli import read_roi
 from models.nn.starting import CannotTrain, StartingSettings, build_starting
 from models.runtime.bundle import CHECKPOINT, COMPLETE, read_starting, write_starting
 from tests.models.nn.toy import picture
@@ -62,6 +63,30 @@ def test_what_cannot_be_trained_is_refused(
     assert words in found[1]
     assert found[1].count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("roi", "words"),
+    [
+        ("0.1,0.2,0.3", "write x,y,width,height"),
+        ("a,b,c,d", "write x,y,width,height"),
+        ("nan,0,1,1", "write x,y,width,height"),
+        ("10,20,300,400", "shares of the frame"),
+        ("-0.1,0,0.5,0.5", "shares of the frame"),
+        ("0.1,0.1,0,0.5", "above 0"),
+        ("0.6,0,0.5,1", "beyond the frame"),
+    ],
+)
+def test_a_region_that_is_none_is_refused(tmp_path: Path, roi: str, words: str) -> None:
+    data = folder(tmp_path / "data", good=8, scratch=8)
+    code, said = train(data, tmp_path / "out", f"--roi={roi}")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert words in said
+
+
+def test_a_region_up_to_the_edge_is_one() -> None:
+    assert read_roi("0.7, 0,0.3 ,1") == (0.7, 0.0, 0.3, 1.0)
+    assert read_roi("") is None
 
 
 def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:

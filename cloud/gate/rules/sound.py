@@ -43,7 +43,10 @@ class Usable:
 
 
 class Different:
-    """An adapter that changes nothing was not applied, and a release equal to the last one is not worth sending."""
+    """An adapter that changes nothing was not applied, and a release equal to the last one is not worth sending.
+
+    Other cascade cuts are: a box ends other parts by them.
+    """
 
     name = "different"
     relative = False
@@ -56,10 +59,12 @@ class Different:
             text = f"the adapter moves embeddings by {shift:.6f}: its outputs are the bare base's."
             return Finding(self.name, False, text, {"from_base": shift})
         change = self._change(evidence)
-        if change is not None and change < least:
+        recut = evidence.incumbent is not None and evidence.incumbent.cuts != candidate.cuts
+        if change is not None and change < least and not recut:
             text = f"outputs differ from the incumbent's by {change:.6f} at most: there is nothing new to send."
             return Finding(self.name, False, text, {"from_base": shift, "from_incumbent": change})
         against = "" if change is None else f", probabilities from the incumbent's by up to {change:.3f}"
+        against += "; the cascade cuts are others" if recut else ""
         text = f"embeddings differ from the bare base's by {shift:.3f}{against}."
         return Finding(self.name, True, text, {"from_base": shift, "from_incumbent": change})
 
