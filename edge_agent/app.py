@@ -107,7 +107,8 @@ class Agent:
         self.inspector, self.updater, self.updates = self._line.inspector, self._line.updater, self._line.updates
         self.gate: Following | None = None
         if settings.cascade is not None:
-            self.gate = self._follow(settings.cascade.gate_line, folder=state / "gate", root=root, gate=True)
+            gate_line = settings.cascade.gate_line
+            self.gate = self._follow(gate_line, folder=state / "gate" / gate_line, root=root, gate=True)
         self._build_inspection()
         self._build_cameras()
         self._page = self._status_page()

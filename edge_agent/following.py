@@ -68,7 +68,7 @@ def follow(
     """Put the parts together; nothing is loaded or fetched yet.
 
     Args:
-        folder: of this line alone; made if it is not there.
+        folder: of this line alone, whatever it was configured for before: slots name no line. Made if it is not there.
         root: the factory's root metadata.
         send: takes the box's signed reports about this line.
         dispensable: a revoked release is removed even when it leaves no model; see `Updater`.

@@ -22,19 +22,21 @@ from tests.edge_agent.static import served
 from tests.edge_agent.test_app import Plant, until
 from tests.models.runtime.tiny import TinyRelease, tiny_base, tiny_release
 
-GATE = "cells-gate"
+GATE, OTHER_GATE = "cells-gate", "other-gate"
 CASCADE = {"cascade": {"gate_line": GATE, "deadline_ms": 60_000.0, "audit_share": 1.0}}
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyFolder:
-    return ceremony(tmp_path_factory.mktemp("keys"), lines=["cells", GATE], passphrase="correct horse battery")
+    return ceremony(
+        tmp_path_factory.mktemp("keys"), lines=["cells", GATE, OTHER_GATE], passphrase="correct horse battery"
+    )
 
 
 @pytest.fixture
 def plant(tmp_path: Path, keys: KeyFolder) -> Iterator[Plant]:
     repository = ReleaseRepository(tmp_path / "repository", now=lambda: datetime.now(UTC))
-    repository.create(keys, ["cells", GATE])
+    repository.create(keys, ["cells", GATE, OTHER_GATE])
     base, files = tiny_base(), {}
     for file in base.manifest.files:
         files[file.name] = tmp_path / file.name
@@ -44,10 +46,10 @@ def plant(tmp_path: Path, keys: KeyFolder) -> Iterator[Plant]:
         yield Plant(tmp_path, keys, stage)
 
 
-def gate_release(number: int, cuts: CascadeCuts | None) -> TinyRelease:
+def gate_release(number: int, cuts: CascadeCuts | None, *, line: str = GATE) -> TinyRelease:
     """Release `number` of the gate's line, certain of nothing or of everything below its call."""
     made = tiny_release(number, call_at=0.95)
-    fields = made.manifest.model_dump(mode="json", exclude_none=True) | {"line": GATE}
+    fields = made.manifest.model_dump(mode="json", exclude_none=True) | {"line": line}
     if cuts is not None:
         fields["cascade"] = cuts.model_dump(mode="json", exclude_none=True)
     return TinyRelease(AdapterManifest.model_validate(fields), made.blobs)
@@ -129,6 +131,23 @@ def test_a_revoked_gate_is_removed_and_the_line_model_sees_every_part(plant: Pla
     finally:
         agent.stop()
     assert [row["stage"] for row in plant.journal()] == ["line"]
+
+
+def test_another_gate_line_starts_without_the_old_lines_gate(plant: Plant) -> None:
+    publish(plant, 3, gate_release(3, ALL_PASS))
+    agent = plant.agent(**CASCADE)
+    agent.start()
+    until(lambda: agent.gate.inspector.current, "the first line's gate")
+    agent.stop()
+    other = plant.agent(cascade=CASCADE["cascade"] | {"gate_line": OTHER_GATE})
+    other.start()
+    try:
+        assert other.gate.inspector.current is None, "it decided under the other line's name"
+        publish(plant, 1, gate_release(1, ALL_PASS, line=OTHER_GATE))
+        until(lambda: other.gate.inspector.current, "release 1 of the other line")
+        assert (other.gate.inspector.current.manifest.line, other.gate.state().release) == (OTHER_GATE, 1)
+    finally:
+        other.stop()
 
 
 def test_a_falsified_gate_never_runs_and_the_line_is_inspected_without_it(plant: Plant) -> None:
