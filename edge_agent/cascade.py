@@ -43,6 +43,7 @@ class NoGate(StrEnum):
 
 REVOKED = "release {release} of the gate's line is revoked and was removed: every part goes to the line's model"
 NO_MODELS = "neither the line nor its gate has a usable release: every part is UNSURE"
+OTHER_RELEASE = "the gate's cuts were calibrated against another release of the line: audits measure what they cost now"
 NO_LINE_MODEL = "the line has no release: what the gate is not certain of is UNSURE"
 OnLate = Literal["unsure", "gate"]
 
@@ -63,6 +64,9 @@ def no_gate(gate: LineModel | None, line: LineModel | None) -> NoGate | None:
 def trouble(gate: LineModel | None, line: LineModel | None, *, revoked: int | None = None) -> str | None:
     """What keeps the cascade from working as configured, for people; None when nothing does.
 
+    `OTHER_RELEASE` stops nothing: the gate goes on deciding, but the limit that its cuts were picked for was shown
+    against the release of the line that they name. Cuts that name none are not compared.
+
     Args:
         revoked: the gate's release that was removed because it is revoked.
     """
@@ -71,7 +75,11 @@ def trouble(gate: LineModel | None, line: LineModel | None, *, revoked: int | No
         return NO_LINE_MODEL if why is None else NO_MODELS
     if gate is None and revoked is not None:
         return REVOKED.format(release=revoked)
-    return None if why is None else why.value
+    if why is not None:
+        return why.value
+    cuts = gate.manifest.cascade if gate is not None else None
+    against = cuts.calibrated_against if cuts is not None else None
+    return OTHER_RELEASE if against not in (None, line.manifest_sha) else None
 
 
 @dataclass(frozen=True, slots=True)

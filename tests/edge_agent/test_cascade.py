@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.aggregates import PeriodLedger
-from edge_agent.cascade import NO_LINE_MODEL, NO_MODELS, Cascade, CascadePolicy, NoGate, trouble
+from edge_agent.cascade import NO_LINE_MODEL, NO_MODELS, OTHER_RELEASE, Cascade, CascadePolicy, NoGate, trouble
 from edge_agent.decision import Judgement
 from edge_agent.envelope import Envelopes
 from edge_agent.health import Meter, ModelState, cascade_health
@@ -284,6 +284,21 @@ def test_without_a_usable_gate_every_part_goes_to_the_line_model(box: Make, gate
     assert (row["verdict"], row["stage"], row["gate_release"]) == ("reject", "line", None)
     assert one.cascade.trouble == why.value
     assert "every part goes to the line's model" in one.cascade.trouble
+
+
+def test_cuts_of_another_release_of_the_line_go_on_deciding_and_are_told(box: Make) -> None:
+    line = line_model()
+    cuts = ALL_PASS.model_copy(update={"calibrated_against": line.manifest_sha})
+    one = box(gate=gate_model(cuts), line=line)
+    assert one.cascade.trouble is None
+    one.inspector.swap(model(tiny_release(9, seed=9), number=4))
+    assert one.cascade.trouble == OTHER_RELEASE
+    assert one.inspect()["stage"] == "gate"
+    health = cascade_health(
+        one.cascade.total(), gate_line="g", gate=ModelState(7, None, None, "committed"), trouble=one.cascade.trouble
+    )
+    assert decode(CascadeHealth, health.encode()).trouble == OTHER_RELEASE
+    assert trouble(gate_model(ALL_PASS), line) is None, "cuts that name no release are not compared"
 
 
 def test_a_revoked_gate_is_named_as_the_trouble() -> None:
