@@ -2,8 +2,10 @@
 
 The gate sees every part. Where it is certain its verdict goes to the line at once; everything else waits for the line's
 model, at most until the part's deadline, counted from the moment the frame was taken. After it the answer is UNSURE or
-the gate's own verdict, as configured, and the part is marked. Audited parts end at the gate like any other; the line's
-model sees them afterwards and only the estimate of the gate's misses hears what it said.
+the gate's own verdict, as configured, and the part is marked: also a part the gate is certain of, which can be late
+since one thread takes the parts in order and it may have stood behind others that waited for the line's model. Audited
+parts end at the gate like any other; the line's model sees them afterwards and only the estimate of the gate's misses
+hears what it said.
 
 Both models are read once per part. Without a usable gate every part goes to the line's model; without the line's model
 the gate's certain verdicts stand and everything else is UNSURE. `trouble` says so in words.
@@ -143,7 +145,9 @@ class Cascade:
     # -- one part --------------------------------------------------------------------------------------------------
 
     def look(self, frame: Frame, pixels: Pixels) -> InspectedPart:
-        """Decide one part; returns when its verdict is known, at the deadline at the latest."""
+        """Decide one part; returns when its verdict is known. Waits for the line's model at most until the deadline;
+        the gate's own pass is not cut short, so a part that came late, or a slow gate, is answered after it.
+        """
         gate, line = self._gate.current, self._line.current  # read once: no part sees half of an update
         if gate is None or gate.manifest.cascade is None or no_gate(gate, line) is not None:
             return self._ungated(frame, pixels, line)
@@ -152,6 +156,8 @@ class Cascade:
         rule = CascadeRule(gate.manifest.cascade, self._policy.audit_share)
         routing = rule.route(own.decision.defect_score, self._rng)
         note = StageNote(Stage.GATE, line=line, gate=first, gate_judgement=own)
+        if routing.verdict is not None and self._left_s(frame) <= 0:
+            return self._late(frame, pixels, note, own=routing.verdict)
         if routing.verdict is not None:
             audited = routing.route is Route.AUDIT and line is not None
             note = dataclasses.replace(note, audit_probability=routing.audit_probability if audited else None)
@@ -167,13 +173,19 @@ class Cascade:
         if second is not None:
             note = dataclasses.replace(note, stage=Stage.LINE)
             return InspectedPart(frame, line, judged(second, latency_ms=self._age_ms(frame)), second, pixels, note)
+        return self._late(frame, pixels, note, own=None)
+
+    def _late(self, frame: Frame, pixels: Pixels, note: StageNote, *, own: Verdict | None) -> InspectedPart:
+        """The configured answer. `own` is the gate's verdict where it was certain; else its thresholds give it."""
         note = dataclasses.replace(note, stage=Stage.LATE)
-        first, own = note.gate, note.gate_judgement
-        if first is None or own is None or own.call is None:
+        first, seen = note.gate, note.gate_judgement
+        if first is None or seen is None or seen.call is None:
             late = cannot_judge(CannotJudge.LATE, latency_ms=self._age_ms(frame))
-            return InspectedPart(frame, line if first is None else first.model, late, None, pixels, note)
-        verdict = own.decision.verdict if self._policy.on_late == "gate" else Verdict.UNSURE
-        answer = _with(own, verdict, latency_ms=self._age_ms(frame))
+            return InspectedPart(frame, note.line if first is None else first.model, late, None, pixels, note)
+        verdict = own or seen.decision.verdict
+        answer = _with(
+            seen, verdict if self._policy.on_late == "gate" else Verdict.UNSURE, latency_ms=self._age_ms(frame)
+        )
         return InspectedPart(frame, first.model, answer, first, pixels, note)
 
     def _ungated(self, frame: Frame, pixels: Pixels, line: LineModel | None) -> InspectedPart:

@@ -17,7 +17,8 @@ NO_MODEL = "no_model"
 
 
 class Stage(StrEnum):
-    """Who decided a part on a box with a gate. LATE: the deadline passed before the line's model had answered.
+    """Who decided a part on a box with a gate. LATE: the deadline passed before there was an answer, of the
+    line's model or of a gate that was certain.
 
     NO_LINE_MODEL: the gate was not certain, and there was nobody else to ask.
     """

@@ -34,9 +34,10 @@ class CameraHealth(Message):
 class CascadeSums(Message):
     """Sums over the parts of a box with a gate in front of the line's model; see `models.runtime.cascade`.
 
-    Every part counts once in `n_pass`, `n_reject` (both ended at the gate) or `n_escalated`; `n_late` are escalated
-    parts whose deadline passed. Of the `n_audited` parts the big model disagreed on `escapes`, `overkills` and
-    `unsures`. The sums of weights, one over the audit probability, make estimates add up over changed shares.
+    Every part counts once in `n_pass`, `n_reject` (both ended at the gate) or `n_escalated`; `n_late` of the latter had
+    passed their deadline, parts that the gate was certain of among them. Of the `n_audited` parts the big model
+    disagreed on `escapes`, `overkills` and `unsures`. The sums of weights, one over the audit probability, make
+    estimates add up over changed shares.
     """
 
     n_pass: Count = 0

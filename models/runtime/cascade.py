@@ -93,8 +93,9 @@ def outcome(gate: Verdict, big: Verdict) -> Outcome:
 
 @dataclass(slots=True)
 class CascadeTally:
-    """Sums over parts. Every part counts once in `n_pass`, `n_reject` or `n_escalated`; `n_late` are escalated parts
-    whose deadline passed. Weights are one over the audit probability; tallies of several hours add up.
+    """Sums over parts. Every part counts once in `n_pass`, `n_reject` or `n_escalated`; `n_escalated` is what did not
+    end at the gate: `n_late` of these had passed their deadline, parts the gate was certain of among them. Weights are
+    one over the audit probability; tallies of several hours add up.
     """
 
     n_pass: int = 0
@@ -120,7 +121,7 @@ class CascadeTally:
             self.n_reject += 1
 
     def escalated(self, *, late: bool) -> None:
-        """A part was the big model's to decide."""
+        """A part did not end at the gate: it was the big model's to decide, or `late` whoever would have decided it."""
         self.n_escalated += 1
         self.n_late += late
 

@@ -185,6 +185,22 @@ def test_a_part_that_is_late_already_does_not_trouble_the_line_model(box: Make) 
     assert (one.journal.rows[0]["stage"], waiting.calls) == ("late", 0)
 
 
+@pytest.mark.parametrize(("on_late", "verdict"), [("unsure", "unsure"), ("gate", "reject")])
+def test_a_certain_part_past_its_deadline_is_late_too(box: Make, on_late: str, verdict: str) -> None:
+    sure = gate_model(CascadeCuts(certain_reject_above=0.0))  # its thresholds alone would pass the part
+    one = box(gate=sure, line=line_model(), deadline_ms=500, on_late=on_late, audit_share=1.0)
+    frame = one.belt.frame()
+    one.hand.move(0.6)
+    one.pipeline.process(frame)
+    row = one.journal.rows[0]
+    assert (row["verdict"], row["stage"], row["gate_release"], row["audit_probability"]) == (verdict, "late", 7, None)
+    assert row["latency_ms"] == pytest.approx(600)
+    total = one.cascade.total()
+    assert (total.n_late, total.n_escalated, total.n_ended, total.n_audited) == (1, 1, 0, 0)
+    assert one.line_watch.seen == []
+    assert one.inspect()["stage"] == "gate", "the next part is in time"
+
+
 def test_a_part_nobody_waits_for_is_not_begun(box: Make) -> None:
     slow = line_model()
     waiting = Waiting(slow.base)
