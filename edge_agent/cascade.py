@@ -219,16 +219,22 @@ class Cascade:
     def _begin_audit(self, part: InspectedPart, pixels: Pixels, line: LineModel, probability: float) -> None:
         verdict, at = part.judgement.decision.verdict, part.frame.captured_at
 
+        def lost() -> None:
+            with self._counting:
+                for tally in (self._total, self._hour(at)):
+                    tally.n_audits_lost += 1
+
         def done(big: Judgement) -> None:
+            if big.decision.cannot_judge is CannotJudge.BAD_SCORES:  # the model failed: it did not disagree
+                lost()
+                return
             found = outcome(verdict, big.decision.verdict)
             with self._counting:
                 for tally in (self._total, self._hour(at)):
                     tally.audited(found, probability)
 
         if not self._second.audit(line, pixels, done):
-            with self._counting:
-                for tally in (self._total, self._hour(at)):
-                    tally.n_audits_lost += 1
+            lost()
 
     def _age_ms(self, frame: Frame) -> float:
         return (self._clock.mono_ns() - frame.mono_ns) / 1e6

@@ -263,6 +263,24 @@ def test_a_queue_full_of_audits_loses_the_next_and_says_so(box: Make) -> None:
     waiting.go.set()
 
 
+def test_an_audit_whose_model_crashed_is_lost_and_no_disagreement(box: Make) -> None:
+    good = line_model()
+
+    class Exploding:
+        manifest = good.base.manifest
+
+        def tokens(self, pixels: object) -> object:
+            raise RuntimeError("onnxruntime says no")
+
+    one = box(gate=gate_model(ALL_PASS), line=replace(good, base=Exploding()), audit_share=1.0)
+    assert one.inspect()["audit_probability"] == 1.0
+    while not (one.cascade.total().n_audited or one.cascade.total().n_audits_lost):
+        threading.Event().wait(0.005)
+    total = one.cascade.total()
+    assert (total.n_audits_lost, total.n_audited, total.unsures, total.sum_w) == (1, 0, 0, 0.0)
+    assert one.meter.counts().pipeline_faults == 1
+
+
 def test_an_escalated_part_overtakes_waiting_audits() -> None:
     slow, order = line_model(), []
     waiting = Waiting(slow.base)
