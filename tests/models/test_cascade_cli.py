@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -81,6 +83,7 @@ def test_cuts_are_picked_judged_on_other_images_and_travel_in_the_manifest(folde
     assert document["judged_on"]["escalation"] < 0.5
     assert document["curve"][-1]["escalation"] == 1.0
     assert document["gate_pretrained"].startswith("none")
+    assert document["left_out"] == {"copies": 0, "own": 0}
     run("cascade", "apply", folder / "gate", "--cuts", tmp_path / "cascade.json", "--out", tmp_path / "gated")
     made, before = read_starting(tmp_path / "gated").adapter, read_starting(folder / "gate").adapter
     assert made.cascade.calibrated_against == read_starting(folder / "big").adapter.digest()
@@ -113,9 +116,113 @@ def test_a_limit_too_few_images_can_certify_is_refused_with_what_is_missing(fold
 def test_models_and_images_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "cascade.json"
     assert "'dent' is none of the big model's" in calibrate(folder, out, *WIDE, gate="strange", code=2)
-    assert "label 'dent' is no class" in calibrate(folder, out, *WIDE, data="other", code=2)
+    dents = images(tmp_path / "dents", first=9000, count=4, defect_name="dent")
+    assert "label 'dent' is no class" in calibrate(folder, out, *WIDE, data=str(dents), code=2)
     assert "edgeloop models train made" in calibrate(folder, out, *WIDE, gate="base-gate", code=2)
     assert not out.exists()
+
+
+def test_what_the_limits_and_ok_mean_is_printed(folder: Path, tmp_path: Path) -> None:
+    said = calibrate(folder, tmp_path / "cascade.json", *WIDE)
+    assert "each limit holds at 95 % by itself; both together hold at 90 % at least" in said
+    assert "the other half does not rule them out" in said
+
+
+def test_copies_and_the_models_own_images_do_not_count(folder: Path, tmp_path: Path) -> None:
+    """Twice the images are not twice the evidence, and a model knows what it learned."""
+    data = tmp_path / "data"
+    shutil.copytree(folder / "unseen", data)
+    shutil.copytree(folder / "unseen/good", data / "good", dirs_exist_ok=True, copy_function=_renamed("again"))
+    shutil.copytree(folder / "train/scratch", data / "scratch", dirs_exist_ok=True, copy_function=_renamed("own"))
+    done = RUNNER.invoke(app, ["cascade", "calibrate", str(folder / "gate"), str(folder / "big"), "--data", str(data),
+                               "--out", str(tmp_path / "cuts.json"), *WIDE])  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "40 of 144 images are copies" in done.stderr
+    assert "24 of 144 images are among those a model learned" in done.stderr
+    document = json.loads((tmp_path / "cuts.json").read_text())
+    assert document["left_out"] == {"copies": 40, "own": 24}
+    assert document["picked_on"]["images"] + document["judged_on"]["images"] == 80
+
+
+def _renamed(prefix: str) -> Callable[[str, str], None]:
+    def copy(source: str, to: str) -> None:
+        shutil.copyfile(source, Path(to).with_name(f"{prefix}-{Path(to).name}"))
+
+    return copy
+
+
+def test_data_that_can_judge_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cuts.json"
+    assert "every image of" in calibrate(folder, out, *WIDE, data="train", code=2)
+    twice = tmp_path / "twice"
+    shutil.copytree(folder / "unseen", twice)
+    shutil.copyfile(twice / "good/0.png", twice / "scratch/wrong.png")
+    assert "the same image has two labels" in calibrate(folder, out, *WIDE, data=str(twice), code=2)
+    assert "are the same model" in run("cascade", "calibrate", folder / "big", folder / "big", "--data",
+                                       folder / "unseen", "--out", out, *WIDE, code=2)  # fmt: skip
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("value", ["0", "-0.1", "nan", "1.5"])
+@pytest.mark.parametrize("option", ["--added-escape", "--added-overkill"])
+def test_a_risk_of_zero_is_proved_by_no_number_of_images(folder: Path, tmp_path: Path, option: str, value: str) -> None:
+    said = calibrate(folder, tmp_path / "cuts.json", *WIDE, f"{option}={value}", code=2)
+    assert f"{option} {value}: no number of images proves a risk of zero" in said
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_scoring(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "file/cuts.json", "cannot be written")):
+        said = calibrate(folder, out, *WIDE, code=2)
+        assert words in said
+        assert "scoring" not in said
+
+
+def hand_made(folder: Path, tmp_path: Path, **changed: object) -> Path:
+    gate, big = (read_starting(folder / name).adapter.digest() for name in ("gate", "big"))
+    cuts = {"certain_pass_below": 0.0001, "calibrated_against": big}
+    path = tmp_path / "cuts.json"
+    path.write_text(json.dumps({"ok": True, "gate": gate, "big": big, "cuts": cuts} | changed))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ok": "no"}, "ok must be true or false"),
+        ({"ok": 1}, "ok must be true or false"),
+        ({"cuts": {}}, "has no cut"),
+        ({"cuts": {"certain_pass_below": 0.0001}}, "do not name the big model"),
+        ({"big": "a" * 64}, "do not name the big model"),
+        ({"cuts": {"certain_reject_above": 0.0, "calibrated_against": None}}, "do not name the big model"),
+    ],
+)
+def test_cuts_that_calibrate_did_not_grant_are_refused(
+    folder: Path, tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    said = run("cascade", "apply", folder / "gate", "--cuts", hand_made(folder, tmp_path, **changed), "--out",
+               tmp_path / "x", code=2)  # fmt: skip
+    assert words in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_gate_is_not_copied_into_itself_nor_to_where_it_cannot_be(folder: Path, tmp_path: Path) -> None:
+    cuts = hand_made(folder, tmp_path)
+    for out, words in ((folder / "gate/sub", "own folder"), (cuts / "sub", "cannot be written")):
+        said = run("cascade", "apply", folder / "gate", "--cuts", cuts, "--out", out, code=2)
+        assert words in said
+        assert said.count("\n") == 1
+        assert not out.exists()
+
+
+def test_what_a_bench_cannot_use_is_one_line(folder: Path, tmp_path: Path) -> None:
+    nowhere = run("cascade", "bench", folder / "gate", tmp_path / "nowhere", "--data", folder / "unseen", code=2)
+    assert "give a folder that edgeloop models train or build made" in nowhere
+    bad = images(tmp_path / "bad", first=0, count=2)
+    (bad / "good/0.png").write_bytes(b"not an image")
+    torn = run("cascade", "bench", folder / "gate", folder / "base-big", "--data", bad, code=2)
+    assert f"{bad / 'good/0.png'} cannot be read" in torn
+    assert (nowhere.count("\n"), torn.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "no json", '{"cuts": {"certain_pass_below": 3}, "ok": true}'])

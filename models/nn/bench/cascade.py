@@ -22,7 +22,7 @@ from models.runtime.base import Base, SessionLimits
 from models.runtime.bundle import Bundle, open_base, read_base
 from models.runtime.cascade import CascadeRule, Route
 from models.runtime.cascade_fit import cuts_for
-from models.runtime.image import Pixels, decode_image
+from models.runtime.image import Pixels
 from models.runtime.inspector import LineModel, inspect, load_model
 from models.runtime.preprocess import preprocess
 
@@ -73,14 +73,14 @@ def passes(found: Found) -> bool:
 
 
 def measure(
-    gate: Bundle, big: Path, images: Sequence[bytes], wish: Wish, *, say: Callable[[str], None] = lambda text: None
+    gate: Bundle, big: Path, images: Sequence[Pixels], wish: Wish, *, say: Callable[[str], None] = lambda text: None
 ) -> Found:
     """The bench. `big` is the folder of a base or of a trained model: its head's time is nothing beside its trunk's."""
     limits = SessionLimits(threads=wish.threads)
     first = _line_model(gate, limits)
     manifest, files = read_base(big)
     base = open_base(manifest, files, limits=limits)
-    frames = [decode_image(data) for data in itertools.islice(itertools.cycle(images), wish.parts)]
+    frames = list(itertools.islice(itertools.cycle(images), wish.parts))
     say("scoring the parts with the gate")
     rule = _rule(np.array([_score(first, frame) for frame in frames]), first, wish)
     look(base, frames[0])
