@@ -9,7 +9,8 @@ from typing import Any
 from edge_agent.cameras import Frame
 from edge_agent.clock import period_of
 from edge_agent.decision import Judgement
-from models.contracts.sample import ModelRef, Selection
+from models.contracts.sample import ModelRef, Selection, Verdict
+from models.runtime.explain import explain
 from models.runtime.image import Pixels
 from models.runtime.inspector import Inspection, LineModel
 
@@ -88,6 +89,7 @@ def journal_row(part: InspectedPart, *, hour_s: int, kept: Selection | None, sid
         "defect_score": decision.defect_score,
         "confidence": decision.confidence,
         "cannot_judge": reason if part.model is not None or reason else NO_MODEL,
+        "place": _place(part),
         "release": part.release,
         "latency_ms": decision.latency_ms,
         "sid": sid,
@@ -95,6 +97,18 @@ def journal_row(part: InspectedPart, *, hour_s: int, kept: Selection | None, sid
         "pi_select": kept.pi_select if kept and sid else None,
     }
     return row if part.stage is None else row | _stage_columns(part.stage)
+
+
+def _place(part: InspectedPart) -> str | None:
+    """Where on the view the reasons for `predicted` lie, in English words, for a part that was rejected or unsure.
+
+    None for a part that was passed or not judged, and for reasons that are spread over the view. Costs no pass through
+    the model.
+    """
+    if part.inspection is None or part.judgement.call is None or part.judgement.decision.verdict is Verdict.PASS:
+        return None
+    place = explain(part.inspection).place
+    return place.words("en") if place is not None else None
 
 
 def _stage_columns(note: StageNote) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The thread that runs the big model: parts whose verdict waits first, audited parts when none does.
 
-`ask` waits for an answer at most as long as it is told. A part that nobody waits for any more is not begun; one that is
-under way is finished, since a session cannot be left in the middle. Audited parts wait in a short queue; one that finds
-it full is lost to the estimate. That is not chosen by what the big model would have said, but it is not independent of it
-either: many escalations fill the box, busy hours are hard hours, and lost audits thin out just those. The number of lost
-audits shows how far the estimate can be trusted.
+`ask` waits for an answer at most as long as it is told. A part that nobody waits for any more is not begun; one that
+is under way is finished, since a session cannot be left in the middle. Audited parts wait in a short queue; one that
+finds it full is lost to the estimate. That is not chosen by what the big model would have said, but it is not
+independent of it either: many escalations fill the box, busy hours are hard hours, and lost audits thin out just
+those. The number of lost audits shows how far the estimate can be trusted.
 
 Whoever watches the big model (the updater, during probation) sees every inspection made here, late ones too: a model
 too slow for the line must fail its probation. The watch runs on this thread, after the answer was handed over.

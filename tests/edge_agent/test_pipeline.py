@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_agent.aggregates import PeriodLedger
-from edge_agent.decision import Judgement
+from edge_agent.decision import Judgement, decide
 from edge_agent.envelope import Envelopes
 from edge_agent.health import Meter
+from edge_agent.part import InspectedPart, journal_row
 from edge_agent.pipeline import Pipeline
 from edge_agent.selector.pace import Pace
 from edge_agent.selector.rule import Selector
@@ -132,6 +135,29 @@ def test_a_part_goes_all_the_way() -> None:
     assert (row["serial"], row["verdict"], row["sid"]) == (serial, verdict.value, frame.id)
     assert (row["release"], row["period"]) == (1, int(START.timestamp() // 3600))
     assert bench.meter.counts().selected == 1
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_journal_says_where_the_reasons_lie_unless_the_part_passed(verdict: Verdict) -> None:
+    release = tiny_release()
+    model = load_model(opened(), release.manifest, base_sha=tiny_base().sha, blobs=release.blobs, release=1)
+    rows, columns = model.base.manifest.grid
+    good = next(i for i, spec in enumerate(model.head.classes) if not spec.defect)
+    toward = model.head.weight[good] - np.delete(model.head.weight, good, axis=0).mean(axis=0)
+    evidence = np.zeros((rows * columns, len(toward)), np.float32)
+    evidence[0] = toward  # only the patch in the upper left corner speaks for what is predicted
+    probabilities = np.eye(len(model.head.classes), dtype=np.float32)[good]
+    found = Inspection(model, None, None, 1.0, probabilities=probabilities, evidence=evidence)
+    judgement = decide(
+        probabilities, classes=model.head.classes, thresholds=model.thresholds, reason=None, latency_ms=1.0
+    )
+    judgement = replace(judgement, decision=judgement.decision.model_copy(update={"verdict": verdict}))
+    frame = Belt(HandClock()).frame()
+    row = journal_row(InspectedPart(frame, model, judgement, found), hour_s=3600, kept=None, sid=None)
+    assert row["place"] == (None if verdict is Verdict.PASS else "at the upper left")
+    spread = replace(found, evidence=np.tile(toward, (len(evidence), 1)))
+    row = journal_row(InspectedPart(frame, model, judgement, spread), hour_s=3600, kept=None, sid=None)
+    assert row["place"] is None
 
 
 def test_the_line_hears_before_anything_else() -> None:
