@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from models.terminal import NAME, AsJson, fail, numbers, say
+from models.terminal import NAME, AsJson, check_out, fail, numbers, read_prompt, say, whole
 
 
 def build(
@@ -34,15 +34,14 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a base: fold the prompt, export both graphs, quantize, compare with torch. No line and no training yet."""
-    from models.nn.build import Source
+    from models.nn.build import BadBuild, Source
     from models.nn.build import build as made_of
     from models.nn.config import preset as named
     from models.nn.config import with_expert_bits, with_image_tokens
     from models.nn.prompt import DEFAULT_PROMPT, BadPrompt
     from models.nn.published import BadPublished
 
-    if out.exists():
-        fail(f"{out} exists already: choose another --out", 2)
+    check_out(out)
     name = family or preset.replace(".", "-")
     if not re.fullmatch(NAME, name):
         fail(f"--family {name!r}: write lower-case letters, digits and hyphens, at most 52", 2)
@@ -52,14 +51,13 @@ def build(
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
         config = config if expert_bits is None else with_expert_bits(config, expert_bits)
-        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
-        source = None if checkpoint is None else Source(checkpoint, text)
+        source = None if checkpoint is None else Source(checkpoint, read_prompt(prompt, DEFAULT_PROMPT))
         made = made_of(
             config, source=source, family=name, version=version, seed=seed, now=datetime.now(UTC),
             say=say,
         )  # fmt: skip
         _keep_base(out, made, tokenizer=None if checkpoint is None else checkpoint / "tokenizer.json")
-    except (BadPublished, BadPrompt) as fault:
+    except (BadPublished, BadPrompt, BadBuild) as fault:
         fail(f"{fault}; nothing was written")
     except OSError as fault:
         fail(f"{fault.filename or out}: {fault.strerror or fault}")
@@ -73,15 +71,12 @@ def build(
 def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
     """Everything into a folder beside `out`, which takes its name when it is whole."""
     import shutil
-    import tempfile
 
     from models.nn.build import PRECISION
     from models.nn.checkpoint import LANGUAGE_HEAD, write_checkpoint, write_language_head
     from models.runtime.bundle import CHECKPOINT, write_base
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole(out) as part:
         made.base.write(part / "files")
         write_checkpoint(made.model, part / CHECKPOINT, dtype=PRECISION)
         if made.head is not None:
@@ -90,16 +85,12 @@ def _keep_base(out: Path, made: Any, *, tokenizer: Path | None) -> None:
             shutil.copyfile(tokenizer, part / tokenizer.name)
         (part / "build.json").write_text(json.dumps(made.report, sort_keys=True), encoding="utf-8")
         write_base(part, made.base.manifest)
-        part.chmod(0o755)
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
 
 
 def bench(
     folder: Annotated[Path, typer.Argument(help="A folder made by build or train.")],
     *,
+    ctx: typer.Context,
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "",
     batch: Annotated[str, typer.Option(help="Frames at once, separated by commas.")] = "1",
     calls: Annotated[int, typer.Option(min=1, help="Timed calls of each measurement.")] = 10,
@@ -118,15 +109,21 @@ def bench(
 
     if not is_complete(folder):
         fail(f"{folder} holds no finished model: give a folder that edgeloop models build or train made", 2)
-    cores = numbers(threads, "--threads")
+    cores, batches = numbers(threads, "--threads", empty=True), numbers(batch, "--batch")
     if against is not None:
+        for name in ("batch", "swaps", "layers"):
+            source = ctx.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                fail(f"--{name} is not measured with --against: leave it out, or measure each base alone", 2)
         _bench_against(folder, against, cores, calls=calls, as_json=as_json)
         return
-    wish = Wish(threads=cores, batches=numbers(batch, "--batch"), calls=calls, swaps=swaps, layers=layers)
+    wish = Wish(threads=cores, batches=batches, calls=calls, swaps=swaps, layers=layers)
     try:
         found = run_bench(folder, wish, say=say)
     except (BadBundle, BadCheckpoint, RuntimeError) as fault:
         fail(str(fault))
+    except OSError as fault:
+        fail(f"{fault.filename or folder}: {fault.strerror or fault}")
     print(json.dumps(found.document(), sort_keys=True) if as_json else text(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from models.images_cli import CANNOT_TRAIN, GOOD_NAMES, named_classes, names, read_images
-from models.terminal import AsJson, fail, numbers, say
+from models.terminal import AsJson, check_out, fail, numbers, read_prompt, say, whole
 
 if TYPE_CHECKING:
     from models.nn.rehearsal import Judged, Plan, Rehearsed
@@ -50,7 +51,7 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Build, train, quantize, compare, swap and judge a model once on this machine, and print what was measured."""
-    from models.nn.build import Source
+    from models.nn.build import BadBuild, Source
     from models.nn.config import preset as named
     from models.nn.config import with_image_tokens
     from models.nn.device import NoDevice
@@ -60,8 +61,7 @@ def rehearse(
     from models.nn.starting import CannotTrain
     from models.runtime.cpu import physical_cores
 
-    if out.exists():
-        fail(f"{out} exists already: choose another --out", 2)
+    check_out(out)
     if prompt is not None and checkpoint is None:
         fail("--prompt needs --checkpoint: random weights have no tokens", 2)
     wanted = names(classes)
@@ -70,18 +70,18 @@ def rehearse(
     try:
         config = named(preset)
         config = config if image_tokens is None else with_image_tokens(config, image_tokens)
-        text = DEFAULT_PROMPT if prompt is None else prompt.read_text(encoding="utf-8")
-        source = None if checkpoint is None else Source(checkpoint, text)
+        source = None if checkpoint is None else Source(checkpoint, read_prompt(prompt, DEFAULT_PROMPT))
         plan = Plan(
             config, source, device=device, threads=physical_cores(),
             images=images, steps=steps, batch=batch, batches=numbers(batches, "--batches"),
             compiled=(False, True) if compiled else (False,), swaps=swaps, seed=seed,
         )  # fmt: skip
         sets = divide(given, limit=images, known=known, seed=seed)
-        found = Rehearsal(plan, sets, specs, out, now=datetime.now(UTC), say=say).run()
+        with whole(out) as part:
+            found = Rehearsal(plan, sets, specs, part, now=datetime.now(UTC), say=say).run()
     except CannotTrain as fault:
         fail(str(fault), CANNOT_TRAIN)
-    except (BadPublished, BadPrompt) as fault:
+    except (BadPublished, BadPrompt, BadBuild) as fault:
         fail(f"{fault}; nothing was written")
     except OSError as fault:
         fail(f"{fault.filename or out}: {fault.strerror or fault}")
@@ -148,9 +148,10 @@ def _speed_line(row: Any, ceiling: float) -> str:
     kind = "compiled layers" if row.compiled else "plain"
     if row.note:
         return f"| {kind} | {row.batch} | {row.note} | | | | | |"
+    memory = "-" if math.isnan(row.peak_gb) else f"{row.peak_gb:.1f}"
     return (
         f"| {kind} | {row.batch} | {row.images_per_s:.0f} | {row.step_ms:.0f} | {row.tflops:.0f} | "
-        f"{row.tflops / ceiling:.0%} | {row.peak_gb:.1f} | {row.ready_s:.1f} |"
+        f"{row.tflops / ceiling:.0%} | {memory} | {row.ready_s:.1f} |"
     )
 
 

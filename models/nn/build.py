@@ -7,6 +7,7 @@ adapters will be trained on is kept in the published precision, so that torch an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +22,7 @@ from models.nn.external import INLINE_BYTES
 from models.nn.model import DeepSeekEdge
 from models.nn.package import BuiltBase, build_base, preprocessing_of
 from models.nn.prompt import DEFAULT_PROMPT, read_tokenizer, tokenize_prompt
-from models.nn.published import BadPublished, read_published
+from models.nn.published import BadPublished, check_folder, read_published
 from models.nn.starting import golden_frames
 from models.runtime.preprocess import preprocess_batch
 
@@ -30,6 +31,10 @@ PRECISION = torch.bfloat16
 RANDOM = "none: random weights"
 PREPROCESSOR = "preprocessor_config.json"
 Say = Callable[[str], None]
+
+
+class BadBuild(ValueError):
+    """The exported graphs do not compute numbers. The text names the comparison that found it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def build(
 
     Raises:
         BadPublished, BadPrompt: the directory cannot be used; the text names the tensor, the file or the word.
+        BadBuild: torch or a graph answers the golden frames with NaN or infinite values.
     """
     if source is None:
         say(f"{config.name}: random weights from seed {seed}: for measurements only")
@@ -86,7 +92,13 @@ def build(
         inline_bytes=inline_bytes,
     )  # fmt: skip
     say("comparing the graphs with torch on the golden frames")
-    report = {"pretrained": pretrained, "licence": licence, **facts, **_errors(made, model, golden)}
+    errors = _errors(made, model, golden)
+    if wrong := [name for name, value in errors.items() if not math.isfinite(value)]:
+        raise BadBuild(
+            f"{wrong[0]} is {errors[wrong[0]]}: on the golden frames the model's values are not finite; its weights or "
+            "its pixel normalisation are damaged"
+        )
+    report = {"pretrained": pretrained, "licence": licence, **facts, **errors}
     return Built(made, model, report, head)
 
 
@@ -96,6 +108,12 @@ def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, T
         raise BadPublished(
             f"no checkpoint of preset {config.name} is published: build it without --checkpoint, with random weights"
         )
+    if config.tower.kind == "efficientnet_lite":
+        raise BadPublished(
+            f"preset {config.name} takes no published checkpoint, its tower is not DeepSeek-VL's: build it without "
+            "--checkpoint, or train it with edgeloop models train"
+        )
+    check_folder(source.folder)
     tokenizer = read_tokenizer(source.folder)
     prompt = tokenize_prompt(tokenizer, source.prompt, vocabulary=config.trunk.vocabulary)
     config = replace(config, prefix=len(prompt.prefix), suffix=len(prompt.suffix))
@@ -126,6 +144,10 @@ def _with_pixels(config: EdgeConfig, path: Path) -> EdgeConfig:
         red, green, blue = zip(mean, std, strict=True)
     except (ValueError, KeyError, TypeError) as fault:
         raise BadPublished(f"{path} does not state image_mean and image_std for three colours: {fault}") from fault
+    for key, values in (("image_mean", mean), ("image_std", std)):
+        if not all(map(math.isfinite, values)) or (key == "image_std" and min(values) <= 0):
+            wanted = "above 0 and finite" if key == "image_std" else "finite"
+            raise BadPublished(f"{path}: {key} is {stated[key]}, every value must be {wanted}: download it again")
     return replace(config, pixel_mean=(red[0], green[0], blue[0]), pixel_std=(red[1], green[1], blue[1]))
 
 

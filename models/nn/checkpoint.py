@@ -19,6 +19,7 @@ from models.nn.efficientnet import folded_state
 from models.nn.model import DeepSeekEdge
 from models.runtime.bundle import LANGUAGE_HEAD
 
+Shapes = dict[str, tuple[int, ...]]
 FORMAT = "edgeloop-checkpoint-1"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_NAME = "EfficientNet-Lite0, ImageNet (Apache-2.0)"
@@ -97,6 +98,22 @@ def read_config(path: Path) -> EdgeConfig:
         raise BadCheckpoint(f"{path.name}: {fault}") from fault
 
 
+def check_checkpoint(path: Path) -> EdgeConfig:
+    """The configuration of a file that holds every tensor in its shape; no tensor is read.
+
+    Raises:
+        BadCheckpoint: naming what is wrong.
+        OSError: the file cannot be read.
+    """
+    config = read_config(path)
+    with torch.device("meta"):
+        model = DeepSeekEdge(config)
+    with safe_open(path, framework="pt") as opened:
+        state = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    _check_exactly({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, state, path.name)
+    return config
+
+
 def load_checkpoint(path: Path) -> DeepSeekEdge:
     """The inverse of `save_checkpoint`; the model is in evaluation mode.
 
@@ -114,15 +131,19 @@ def load_checkpoint(path: Path) -> DeepSeekEdge:
 
 
 def _load_exactly(model: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    own = model.state_dict()
-    if missing := sorted(own.keys() - state.keys()):
-        raise BadCheckpoint(f"{name} lacks the tensor {missing[0]} ({len(missing)} missing)")
-    if unknown := sorted(state.keys() - own.keys()):
-        raise BadCheckpoint(f"{name} has an unknown tensor {unknown[0]} ({len(unknown)} unknown)")
-    for key, tensor in state.items():
-        if tensor.shape != own[key].shape:
-            raise BadCheckpoint(f"{name}: {key} is {tuple(tensor.shape)}, expected {tuple(own[key].shape)}")
+    shapes = ({key: tuple(t.shape) for key, t in tensors.items()} for tensors in (model.state_dict(), state))
+    _check_exactly(*shapes, name)
     model.load_state_dict(state)
+
+
+def _check_exactly(own: Shapes, found: Shapes, name: str) -> None:
+    if missing := sorted(own.keys() - found.keys()):
+        raise BadCheckpoint(f"{name} lacks the tensor {missing[0]} ({len(missing)} missing)")
+    if unknown := sorted(found.keys() - own.keys()):
+        raise BadCheckpoint(f"{name} has an unknown tensor {unknown[0]} ({len(unknown)} unknown)")
+    for key, shape in found.items():
+        if shape != own[key]:
+            raise BadCheckpoint(f"{name}: {key} is {shape}, expected {own[key]}")
 
 
 def imagenet_tower(depth: int) -> dict[str, torch.Tensor]:

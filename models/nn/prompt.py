@@ -7,6 +7,7 @@ A class that nobody has labelled yet gets its first row from the language head: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ def tokenize_prompt(tokenizer: Tokenizer, text: str, *, vocabulary: int) -> Prom
     """Split at the image mark; the sentence begins with the checkpoint's own mark, if it has one.
 
     Raises:
-        BadPrompt: not exactly one image mark, nothing after it, too long, or a token beyond the embedding table.
+        BadPrompt: not exactly one image mark, nothing after it, too long, a token beyond the embedding table, or words
+            of which the tokenizer knows less than half.
     """
     if text.count(MARK) != 1:
         raise BadPrompt(f"the prompt must hold {MARK} exactly once, it holds it {text.count(MARK)} times")
@@ -84,7 +86,32 @@ def tokenize_prompt(tokenizer: Tokenizer, text: str, *, vocabulary: int) -> Prom
         raise BadPrompt(f"the prompt has {len(prefix) + len(suffix)} tokens, {MAX_PROMPT_TOKENS} allowed")
     if beyond := [one for one in (*prefix, *suffix) if one >= vocabulary]:
         raise BadPrompt(f"the tokenizer gives token {beyond[0]}, the embedding table has {vocabulary} rows")
+    _check_known(tokenizer, before, after)
     return Prompt(tuple(prefix), tuple(suffix))
+
+
+def _check_known(tokenizer: Tokenizer, *texts: str) -> None:
+    """More unknown than known tokens: the text is written in a language or script that the checkpoint does not have."""
+    unknown = _unknown_id(tokenizer)
+    if unknown is None:
+        return
+    read = [(text, tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+    lost = [text[a:b] for text, found in read for one, (a, b) in zip(found.ids, found.offsets, strict=True)
+            if one == unknown]  # fmt: skip
+    count = sum(len(found.ids) for _, found in read)
+    if 2 * len(lost) > count:
+        raise BadPrompt(
+            f"{len(lost)} of the prompt's {count} tokens are unknown to this checkpoint's tokenizer, the first is "
+            f"{lost[0]!r}: write the prompt in words it knows"
+        )
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for what the tokenizer cannot write; byte-level ones, as DeepSeek's, have none."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    return None if model.get("unk_token") is None else tokenizer.token_to_id(model["unk_token"])
 
 
 def class_rows(tokenizer: Tokenizer, head: Tensor, names: Sequence[str]) -> NDArray[np.float32]:

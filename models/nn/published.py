@@ -101,10 +101,18 @@ def read_published(folder: Path, config: EdgeConfig, own: Mapping[str, torch.Siz
     return Published(state, table if tied else head, tied, naming, _licence(folder))
 
 
-def _shards(folder: Path) -> dict[str, str]:
-    """Which file holds each tensor."""
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        BadPublished: there is no such directory.
+    """
     if not folder.is_dir():
         raise BadPublished(f"{folder} is no directory: give the one with {CONFIG} and the safetensors files")
+
+
+def _shards(folder: Path) -> dict[str, str]:
+    """Which file holds each tensor."""
+    check_folder(folder)
     if (folder / INDEX).is_file():
         index = _json(folder / INDEX).get("weight_map")
         if not isinstance(index, dict):

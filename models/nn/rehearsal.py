@@ -163,10 +163,12 @@ class Rehearsal:
         """Every step, timed.
 
         Raises:
-            CannotTrain: the images do not allow a release.
-            BadPublished, BadPrompt: the checkpoint cannot be used.
+            CannotTrain: the images do not allow a release; one that cannot be read is named before anything is built.
+            BadPublished, BadPrompt, BadBuild: the checkpoint cannot be used.
         """
         plan, sets = self._plan, self._sets
+        for image in (*sets.known, *sets.new, *sets.gate, *sets.test_known, *sets.test_new):
+            decoded([image])
         found = Rehearsed(describe(self._device), gemm_tflops(self._device), sets.products)
         with self._step(found, "build, int8 export, comparison with torch"):
             model, frozen = self._build(found)

@@ -12,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from models.cli import app
+from models.nn import rehearsal
 from models.nn.config import tiny
 from models.nn.rehearsal import Plan, Rehearsed
+from models.nn.starting import CannotTrain
 from models.nn.training_speed import SpeedRow
 from models.rehearse_cli import _document
 from tests.models.nn.toy import picture
@@ -49,7 +51,8 @@ def test_one_command_prints_every_figure_and_says_that_weights_are_random(images
     assert code == 0, err
     assert "weights: none: random weights, seed 0" in out
     assert "| shipped files with adapter against torch |" in out
-    assert re.search(r"\| plain \| 4 \| [1-9]\d* \|", out)
+    assert re.search(r"\| plain \| 4 \| [1-9]\d* \|.* \| - \| \d+\.\d \|\n", out), "no GPU memory on a processor"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
     assert all(f"| {name} | {p} | " in out for name in ("before", "after") for p in ("old", "fresh"))
 
 
@@ -68,8 +71,11 @@ def test_the_document_holds_null_for_what_was_not_measured() -> None:
         (("--classes", "scratch"), 4, "no good class"),
         (("--preset", "2b"), 2, "no preset '2b'"),
         (("--batches", "8,x"), 2, "whole numbers"),
+        (("--batches", ","), 2, "whole numbers"),
+        (("--device", "cpu:7"), 2, "write auto, cpu, cuda"),
         (("--prompt", "p.txt"), 2, "--prompt needs --checkpoint"),
-        (("--checkpoint", "nowhere"), 1, "nowhere"),
+        (("--checkpoint", "nowhere", "--preset", "1.7b"), 1, "nowhere is no directory"),
+        (("--checkpoint", "nowhere"), 1, "nano takes no published checkpoint"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -78,4 +84,19 @@ def test_what_cannot_be_is_said_in_one_line(
     out = tmp_path / "c"
     found = call("--data", str(images), "--out", str(out), *SMALL, *words)
     assert (found[0], said in found[2].splitlines()[-1]) == (code, True), found[2]
-    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_after_the_build_leaves_nothing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def fail(*_: object, **__: object) -> None:
+        seen.extend(path.name for path in tmp_path.rglob("trunk.onnx"))
+        raise CannotTrain("no head can be made")
+
+    monkeypatch.setattr(rehearsal, "first_release", fail)
+    code, _, err = call("--data", str(images), "--out", str(tmp_path / "a" / "c"), *SMALL)
+    assert (code, "no head can be made" in err, seen) == (4, True, ["trunk.onnx"])
+    assert list(tmp_path.iterdir()) == []

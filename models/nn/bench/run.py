@@ -13,8 +13,8 @@ from models.nn.bench.measure import work
 from models.nn.bench.ours import Frozen, measure_base, measure_swaps
 from models.nn.bench.peers import PeerRow, measure_peers, slice_of
 from models.nn.bench.table import Bench, Machine
-from models.nn.checkpoint import load_checkpoint, read_config
-from models.nn.config import TrunkConfig
+from models.nn.checkpoint import BadCheckpoint, check_checkpoint, load_checkpoint
+from models.nn.config import EdgeConfig, TrunkConfig
 from models.runtime.bundle import CHECKPOINT, read_base
 from models.runtime.cpu import read_processor
 from models.runtime.golden import read_golden
@@ -44,7 +44,7 @@ def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Benc
         RuntimeError: a measuring process ended without an answer.
     """
     manifest, files = read_base(folder)
-    config, processor = read_config(folder / CHECKPOINT), read_processor()
+    config, processor = _checked(folder), read_processor()
     threads = wish.threads or tuple(sorted({1, processor.cores}))
     frozen, rows = Frozen(manifest, files), []
     for count in threads:
@@ -62,6 +62,21 @@ def run_bench(folder: Path, wish: Wish, *, say: Say = lambda text: None) -> Benc
         preset=manifest.preset, weights=manifest.pretrained, image_tokens=config.tower.tokens, work=work(config),
         rows=rows, swaps=swaps, peers=peers, levers=levers, peer_threads=max(threads), peer_layers=layers,
     )  # fmt: skip
+
+
+def _checked(folder: Path) -> EdgeConfig:
+    """The configuration of a checkpoint that has every tensor: said before minutes of measuring, not after them.
+
+    Raises:
+        BadCheckpoint: naming the folder and what to do.
+    """
+    try:
+        return check_checkpoint(folder / CHECKPOINT)
+    except (ValueError, OSError) as fault:
+        raise BadCheckpoint(
+            f"the checkpoint in {folder} is damaged ({fault}): make the folder again with edgeloop models build "
+            "or train"
+        ) from fault
 
 
 def layers_in_one_file(trunk: TrunkConfig) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from models.cli import app
@@ -86,6 +88,76 @@ def test_a_faulty_checkpoint_writes_nothing(small: str, tmp_path: Path) -> None:
     assert "model.safetensors is truncated" in err
     assert "nothing was written" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def publish(tmp_path: Path) -> tuple[str | Path, ...]:
+    write_transformers(tmp_path / "published")
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+    return ("--checkpoint", tmp_path / "published", "--prompt", tmp_path / "prompt.txt", "--out", tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("image_std", [0.5, 0, 0.5]), ("image_std", [0.5, 0.5, float("nan")]), ("image_mean", [float("inf"), 0.5, 0.5])],
+)
+def test_a_normalisation_that_makes_no_numbers_is_named(
+    small: str, tmp_path: Path, key: str, value: list[float]
+) -> None:
+    arguments = publish(tmp_path)
+    stated = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} | {key: value}
+    (tmp_path / "published" / "preprocessor_config.json").write_text(json.dumps(stated))
+    code, _, err = run("--preset", small, *arguments)
+    assert code == 1
+    assert f"preprocessor_config.json: {key} is" in err
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_base_whose_values_are_not_finite_is_not_written(small: str, tmp_path: Path) -> None:
+    """Every weight is a number, and their products are none."""
+    arguments = publish(tmp_path)
+    weights = tmp_path / "published" / "model.safetensors"
+    state = load_file(weights)
+    for name in state:
+        if "aligner" in name:
+            state[name] = torch.full_like(state[name], 3e38)
+    save_file(state, weights)
+    code, _, err = run("--preset", small, *arguments)
+    assert code == 1
+    assert "trunk_error is nan" in err
+    assert not list(tmp_path.glob("*base*"))
+
+
+def test_what_was_built_can_be_read_by_everybody(small: str, tmp_path: Path) -> None:
+    assert run("--preset", small, "--out", tmp_path / "base")[0] == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "base").rglob("*") if path.is_file()}
+    assert modes["checkpoint.safetensors"] == 0o644
+    assert set(modes.values()) == {0o644}
+
+
+@pytest.mark.parametrize(("preset", "says"), [("", "nowhere is no directory"), ("nano", "nano takes no published")])
+def test_a_checkpoint_that_cannot_be_one_is_said(small: str, tmp_path: Path, preset: str, says: str) -> None:
+    code, _, err = run("--preset", preset or small, "--checkpoint", tmp_path / "nowhere", "--out", tmp_path / "base")
+    assert (code, says in err) == (1, True), err
+
+
+def test_a_prompt_that_is_not_utf8_names_its_file(small: str, tmp_path: Path) -> None:
+    arguments = publish(tmp_path)
+    (tmp_path / "prompt.txt").write_bytes(b"gut \xfc <image> ?")
+    code, _, err = run("--preset", small, *arguments)
+    assert code == 2
+    assert f"--prompt {tmp_path / 'prompt.txt'} is not UTF-8: invalid start byte at byte 4" in err
+
+
+def test_a_place_where_nothing_can_be_made_is_refused_before_the_build(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = run("--preset", small, "--out", tmp_path / "file" / "a" / "base")
+    assert (code, err.splitlines()[0].endswith("file is no folder: choose another --out")) == (2, True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # the superuser may write anywhere
+    code, _, err = run("--preset", small, "--out", tmp_path / "a" / "base")
+    assert (code, err.splitlines()[0].endswith("cannot be written to: choose another --out")) == (2, True)
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_the_processor_is_always_there() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "meta", "cuda:x", "cpu,cuda"])
+@pytest.mark.parametrize("name", ["", "gpu", "meta", "cuda:x", "cpu,cuda", "cpu:7"])
 def test_an_unknown_word_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(NoDevice, match="auto, cpu, cuda"):
         choose_device(name)

@@ -39,6 +39,12 @@ def test_a_prompt_that_cannot_be_folded_says_why(tokenizer: Tokenizer, text: str
         tokenize_prompt(tokenizer, text, vocabulary=vocabulary)
 
 
+def test_a_prompt_of_mostly_unknown_words_names_the_first(tokenizer: Tokenizer) -> None:
+    with pytest.raises(BadPrompt, match=r"4 of the prompt's 6 tokens are unknown.*the first is 'ist'"):
+        tokenize_prompt(tokenizer, "ist es gut ? <image> antwort :", vocabulary=16)
+    assert tokenize_prompt(tokenizer, "is it gut ? <image> antwort :", vocabulary=16).suffix == (1, 11)
+
+
 def test_class_rows_are_the_mean_of_their_words_rows(tokenizer: Tokenizer) -> None:
     head = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
     rows = class_rows(tokenizer, head, ["good", "bad_part"])

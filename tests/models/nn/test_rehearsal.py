@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -73,6 +74,17 @@ def test_a_published_checkpoint_goes_the_same_way(tmp_path: Path) -> None:
     assert found.pretrained == "published (published checkpoint)"
     assert found.swaps is None
     assert found.parity["float32"].max_probability < 1e-3
+
+
+def test_an_image_that_cannot_be_read_is_named_before_the_build(tmp_path: Path) -> None:
+    plan = Plan(tiny("1.7b"), None, device="cpu", images=20, steps=5, batch=8, batches=(2,), swaps=0)
+    sets = divide(IMAGES, limit=20, known="old", seed=1)
+    sets.test_new[-1] = replace(sets.test_new[-1], data=b"none", source="the-bad-one.png")
+    said: list[str] = []
+    with pytest.raises(CannotTrain, match=r"the-bad-one\.png cannot be read"):
+        Rehearsal(plan, sets, CLASSES, tmp_path / "base", now=NOW, say=said.append).run()
+    assert said == []
+    assert not (tmp_path / "base").exists()
 
 
 def test_ranks_count_ties_as_one_half() -> None:

@@ -7,12 +7,15 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from models.cli import app
@@ -25,6 +28,7 @@ from models.nn.bench.peers import PeerRow, measure_peers, slice_of
 from models.nn.bench.table import Bench, Machine, text
 from models.nn.bench.variants import OURS_NAME, REFERENCE, UNTRIMMED, VARIANTS
 from models.nn.build import build
+from models.nn.checkpoint import load_checkpoint
 from models.nn.config import preset, tiny, with_image_tokens
 from models.runtime.bundle import read_base
 from tests.models.nn.toy import NOW
@@ -163,6 +167,32 @@ def test_the_command_prints_a_table_and_a_document(tmp_path: Path, monkeypatch: 
     assert "none: random weights" in printed.stdout
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose(path: Path) -> None:
+    model = load_checkpoint(path)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "trunk.aligner.fc1.bias"}
+    with safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(state, path, metadata=metadata)
+
+
+@pytest.mark.parametrize("damage", [cut, lose, Path.unlink])
+def test_a_damaged_checkpoint_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    monkeypatch.setitem(sizes.PRESETS, "1.7b-tiny", tiny("1.7b"))
+    assert RUNNER.invoke(app, ["build", "--preset", "1.7b-tiny", "--out", str(tmp_path / "base")]).exit_code == 0
+    damage(tmp_path / "base" / "checkpoint.safetensors")
+    done = RUNNER.invoke(app, ["bench", str(tmp_path / "base"), "--threads", "1"])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert f"the checkpoint in {tmp_path / 'base'} is damaged" in line
+    assert "make the folder again" in line
+
+
 def test_levers_and_ranks_are_printed_with_their_shares() -> None:
     saved = [Lever("last-layer trim", 3.0, 0.02, 5.0, 0.025), Lever(rank_name(8), -9.0, -0.06, -12.0, -0.06)]
     levers = Levers(6, 2, 150.0, 200.0, saved)
@@ -175,7 +205,16 @@ def test_levers_and_ranks_are_printed_with_their_shares() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--threads", "two"], "whole numbers"), (["--batch", "0"], "whole numbers"), (["--calls", "0"], "calls")],
+    [
+        (["--threads", "two"], "whole numbers"),
+        (["--threads", ","], "whole numbers"),
+        (["--batch", "0"], "whole numbers"),
+        (["--batch", ",,"], "whole numbers"),
+        (["--calls", "0"], "calls"),
+        (["--against", "b", "--batch", "1"], "--batch is not measured with --against"),
+        (["--against", "b", "--swaps", "0"], "--swaps is not measured with --against"),
+        (["--against", "b", "--layers", "6"], "--layers is not measured with --against"),
+    ],
 )
 def test_wishes_that_make_no_sense_are_usage_errors(tmp_path: Path, arguments: list[str], says: str) -> None:
     (tmp_path / "complete").touch()
