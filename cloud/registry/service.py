@@ -146,7 +146,8 @@ class RegistryService:
             if present is not None:
                 if present.manifest_sha == sha:
                     return present.id
-                raise BadEntry(f"release {manifest.release} of line {manifest.line} is taken; ask for the next number")
+                following = repository.highest_release(session, manifest.line) + 1
+                raise BadEntry(f"release {manifest.release} of line {manifest.line} is taken; the next is {following}")
             row = Candidate(
                 line=manifest.line, release=manifest.release, model_version=manifest.model_version, state="trained",
                 manifest=manifest.model_dump(mode="json", exclude_none=True), manifest_sha=sha, base_sha=base_sha,

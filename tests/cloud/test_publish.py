@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from cloud import bootstrap
 from cloud.cli import app
-from cloud.jobs.hourly import RENEW
+from cloud.jobs.hourly import GATE, RENEW
 from cloud.settings import load
-from models.runtime.bundle import Bundle, write_starting
+from models.contracts.model_manifest import CascadeCuts
+from models.runtime.bundle import Bundle, read_starting, write_starting
 from ota.keys import ceremony
 from ota.repository import ReleaseRepository
 from simulators.objects import MemoryObjects
@@ -89,6 +90,31 @@ def test_a_model_is_signed_and_handed_to_the_gate_once(plant: Path, trained: Pat
     assert LINE in repository(plant).lines()
     code, out, _ = publish(plant, trained)
     assert (code, out.strip()) == (0, f"base {done['base'][:12]} is signed; release 1 waits for the gate worker")
+
+
+def test_a_gate_with_cuts_is_published_under_the_number_the_refusal_names(
+    plant: Path, trained: Path, tmp_path: Path
+) -> None:
+    """`train` made release 1 and it is out; with cuts the same gate is another release on the same base."""
+    create(plant)
+    assert publish(plant, trained)[0] == 0
+    services = bootstrap.build(load(plant / "cloud.toml"))
+    gate = read_starting(trained).adapter
+    cuts = CascadeCuts(certain_pass_below=0.001, calibrated_against="a" * 64)
+    folders = {}
+    for number in (1, 2):
+        folders[number] = Path(shutil.copytree(trained, tmp_path / f"gated-{number}"))
+        changed = gate.model_copy(update={"release": number, "cascade": cuts})
+        (folders[number] / "adapter.json").write_bytes(changed.encode())
+    refused(publish(plant, folders[1]), code=4, words="release 2: edgeloop models cascade apply ... --release 2")
+    refused(publish(plant, folders[2]), code=4, words="wait for the gate")
+    job = services.jobs.lease([GATE], "gate", 60)
+    assert job is not None
+    services.jobs.finish(job)
+    code, out, err = publish(plant, folders[2], "--json")
+    assert (code, err, json.loads(out)["release"]) == (0, "", 2)
+    assert services.registry.by_release(LINE, 2).manifest["cascade"]["certain_pass_below"] == 0.001
+    services.engine.dispose()
 
 
 def test_a_wrong_passphrase_signs_nothing_and_the_right_one_goes_on(
