@@ -84,6 +84,23 @@ def test_a_region_that_is_none_is_refused(tmp_path: Path, roi: str, words: str) 
     assert words in said
 
 
+def test_a_later_release_with_a_base_of_its_own_gives_the_base_a_later_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry keeps a family's version for ever: the base of release 1 has version 1 already."""
+    asked: list[StartingSettings] = []
+
+    def capture(out: Path, images: object, task: dict[str, object]) -> None:
+        asked.append(task["settings"])
+        raise CannotTrain("seen enough")
+
+    monkeypatch.setattr("models.cli._trained", capture)
+    data = folder(tmp_path / "data", good=40, scratch=40)
+    assert train(data, tmp_path / "out", "--release", "2", "--roi", "0,0,0.5,1")[0] == 4
+    (found,) = asked
+    assert (found.number, found.version, found.roi) == (2, 2, (0.0, 0.0, 0.5, 1.0))
+
+
 def test_a_region_up_to_the_edge_is_one() -> None:
     assert read_roi("0.7, 0,0.3 ,1") == (0.7, 0.0, 0.3, 1.0)
     assert read_roi("") is None
