@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from models.contracts.model_manifest import Preprocessing
 from models.runtime.base import Base
 from models.runtime.image import Pixels
-from models.runtime.preprocess import Roi, preprocess
+from models.runtime.preprocess import Roi, crop, preprocess
 
 F16 = NDArray[np.float16]
+WHOLE: Roi = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,6 @@ def frame_tokens(base: Base, pixels: Pixels, *, flips: bool, roi: Roi | None = N
         WrongSize: the region of interest leaves nothing of the frame.
     """
     spec: Preprocessing = base.manifest.preprocessing
-    batch = np.concatenate([preprocess(p, spec, roi=roi) for p in orientations(pixels, flips=flips)])
+    part = crop(pixels, roi or spec.roi)  # before mirroring: in a mirror image the region lies on the other side
+    batch = np.concatenate([preprocess(p, spec, roi=WHOLE) for p in orientations(part, flips=flips)])
     return base.tokens(batch).astype(np.float16)
