@@ -71,7 +71,7 @@ def follow(
         folder: of this line alone, whatever it was configured for before: slots name no line. Made if it is not there.
         root: the factory's root metadata.
         send: takes the box's signed reports about this line.
-        dispensable: a revoked release is removed even when it leaves no model; see `Updater`.
+        dispensable: a revoked or failed release goes even when it leaves no model; see `Updater`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     inspector, slots = Inspector(), SlotStore(folder / "slots.json")

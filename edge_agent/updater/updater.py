@@ -42,7 +42,7 @@ _log = structlog.get_logger("updater")
 class Updater:
     """See the module. `wake` is called when a probation has a result and `conclude` is due.
 
-    `dispensable`: inspection goes on without a model of this line, so a revoked one never stays.
+    `dispensable`: inspection goes on without a model of this line, so one that is revoked or failed never stays.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class Updater:
 
     @property
     def trouble(self) -> str | None:
-        """What stands in the way of updating, for the status page; None when nothing does. A revoked model comes first
-        and stays until another runs.
-        """
+        """What stands in the way of updating, or None. A revoked model comes first and stays until another runs."""
         removed, current, revoked = self._store.now.removed, self._store.now.current, None
         if removed is not None:
             revoked = f"release {removed} is revoked and was removed; there is none to fall back to"
@@ -285,8 +283,8 @@ class Updater:
             result = trial[1].add(judgement, old, latency_ms=inspection.latency_ms)
             if result is None or self._result is not None:
                 return
-            if isinstance(result, Failed):
-                self._inspector.revert()
+            if isinstance(result, Failed) and not self._inspector.revert() and self._dispensable:
+                self._inspector.drop()
             self._result = result
         self.wake()
 
@@ -357,6 +355,8 @@ class Updater:
         slots, revoked = self._store.now, self._releases.revoked(self._line)
         if slots.previous is not None and {slots.previous.adapter, slots.previous.base} & revoked:
             slots = self._store.change(previous=None)
+            if self._dispensable:
+                self._inspector.settle()
         if slots.current is None or not {slots.current.adapter, slots.current.base} & revoked:
             self._kept_revoked = None
             return

@@ -317,6 +317,29 @@ def test_a_revoked_gate_without_alternative_goes(tmp_path: Path, on_probation: b
     assert (station.running, station.updater.trouble) == (2, None)
 
 
+def test_a_gate_that_fails_its_probation_without_alternative_goes(tmp_path: Path) -> None:
+    station = Station(tmp_path, dispensable=True)
+    station.releases.offer(1, GOOD, probe=Probe(probation_parts=30, latency_p95_ms=1e-6))
+    station.updater.check()
+    station.see(30)
+    assert station.running is None, "before the slots are written"
+    station.updater.conclude()
+    assert (station.store.now.current, station.last.reason) == (None, ReportReason.PROBATION_FAILED)
+
+
+def test_a_gate_on_probation_does_not_fall_back_to_a_revoked_one(tmp_path: Path) -> None:
+    station = Station(tmp_path, dispensable=True)
+    station.take(1, GOOD)
+    station.releases.offer(2, BETTER, probe=Probe(probation_parts=30, latency_p95_ms=1e-6))
+    station.updater.check()
+    station.releases.bad = frozenset({GOOD.sha})
+    station.updater.check()
+    assert station.running == 2
+    station.see(30)
+    station.updater.conclude()
+    assert (station.running, station.store.now.current) == (None, None)
+
+
 def test_a_channel_that_still_selects_the_revoked_gate_removes_it_too(tmp_path: Path) -> None:
     station = Station(tmp_path, dispensable=True)
     station.take(1, GOOD)
