@@ -21,7 +21,7 @@ from models.nn.config import EdgeConfig
 from models.nn.external import INLINE_BYTES
 from models.nn.model import DeepSeekEdge
 from models.nn.package import BuiltBase, build_base, preprocessing_of
-from models.nn.prompt import DEFAULT_PROMPT, read_tokenizer, tokenize_prompt
+from models.nn.prompt import DEFAULT_PROMPT, check_known, read_tokenizer, tokenize_prompt
 from models.nn.published import BadPublished, check_folder, read_published
 from models.nn.starting import golden_frames
 from models.runtime.preprocess import preprocess_batch
@@ -116,6 +116,7 @@ def _from_published(config: EdgeConfig, source: Source) -> tuple[DeepSeekEdge, T
     check_folder(source.folder)
     tokenizer = read_tokenizer(source.folder)
     prompt = tokenize_prompt(tokenizer, source.prompt, vocabulary=config.trunk.vocabulary)
+    check_known(tokenizer, source.prompt)
     config = replace(config, prefix=len(prompt.prefix), suffix=len(prompt.suffix))
     config = _with_pixels(config, source.folder / PREPROCESSOR)
     model = DeepSeekEdge(config).eval()

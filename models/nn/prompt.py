@@ -71,8 +71,7 @@ def tokenize_prompt(tokenizer: Tokenizer, text: str, *, vocabulary: int) -> Prom
     """Split at the image mark; the sentence begins with the checkpoint's own mark, if it has one.
 
     Raises:
-        BadPrompt: not exactly one image mark, nothing after it, too long, a token beyond the embedding table, or words
-            of which the tokenizer knows less than half.
+        BadPrompt: not exactly one image mark, nothing after it, too long, or a token beyond the embedding table.
     """
     if text.count(MARK) != 1:
         raise BadPrompt(f"the prompt must hold {MARK} exactly once, it holds it {text.count(MARK)} times")
@@ -86,16 +85,19 @@ def tokenize_prompt(tokenizer: Tokenizer, text: str, *, vocabulary: int) -> Prom
         raise BadPrompt(f"the prompt has {len(prefix) + len(suffix)} tokens, {MAX_PROMPT_TOKENS} allowed")
     if beyond := [one for one in (*prefix, *suffix) if one >= vocabulary]:
         raise BadPrompt(f"the tokenizer gives token {beyond[0]}, the embedding table has {vocabulary} rows")
-    _check_known(tokenizer, before, after)
     return Prompt(tuple(prefix), tuple(suffix))
 
 
-def _check_known(tokenizer: Tokenizer, *texts: str) -> None:
-    """More unknown than known tokens: the text is written in a language or script that the checkpoint does not have."""
+def check_known(tokenizer: Tokenizer, prompt: str) -> None:
+    """Whether the tokenizer can write a prompt that a person chose.
+
+    Raises:
+        BadPrompt: more unknown than known tokens: its language or script is none of the checkpoint's.
+    """
     unknown = _unknown_id(tokenizer)
     if unknown is None:
         return
-    read = [(text, tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+    read = [(text, tokenizer.encode(text, add_special_tokens=False)) for text in prompt.split(MARK)]
     lost = [text[a:b] for text, found in read for one, (a, b) in zip(found.ids, found.offsets, strict=True)
             if one == unknown]  # fmt: skip
     count = sum(len(found.ids) for _, found in read)

@@ -30,7 +30,7 @@ from tests.models.nn.checkpoint_folder import config
 from tests.models.nn.speaking import SENTENCE, write_speaking
 from tests.models.nn.toy import CLASSES, NOW
 
-PROMPT = "is it <image> ?"
+PROMPT = ": <image> :"
 
 
 @dataclass

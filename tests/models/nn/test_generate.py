@@ -43,7 +43,7 @@ def made(folder: Path, text: str = PROMPT) -> Speaker:
 def speaking(tmp_path_factory: pytest.TempPathFactory) -> Speaker:
     folder = tmp_path_factory.mktemp("speaking")
     write_speaking(folder)
-    return made(folder, "is it <image> ?")
+    return made(folder, ": <image> :")
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -118,7 +118,7 @@ def test_whoever_asks_may_stop_it_between_tokens(speaking: Speaker) -> None:
 
 def test_a_model_that_says_nothing_has_no_sentence(tmp_path: Path) -> None:
     write_speaking(tmp_path / "p", "")
-    judged, raw = made(tmp_path / "p", "is it <image> ?").describe(PICTURE, FACTS, language="en")
+    judged, raw = made(tmp_path / "p", ": <image> :").describe(PICTURE, FACTS, language="en")
     assert (judged.dropped, raw.ids) == (Dropped.EMPTY, ())
 
 
@@ -158,7 +158,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = picture(2 * seed + defect, defect=defect)
             (root / "images" / label / f"{seed}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
     write_speaking(root / "published")
-    (root / "prompt.txt").write_text("is it <image> ?")
+    (root / "prompt.txt").write_text(": <image> :")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sizes.PRESETS, "1.7b-tiny", tiny("1.7b"))
         run("build", "--preset", "1.7b-tiny", "--checkpoint", root / "published", "--prompt", root / "prompt.txt",
