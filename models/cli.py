@@ -69,6 +69,8 @@ def train(
         fail(f"{out} holds a model already: choose another --out", CANNOT_TRAIN)
     images = read_images(data)
     classes = named_classes(images, good=names(good), must_catch=names(must_catch), also=names(also))
+    if base is not None and also:
+        _refuse_words(base, names(also), have={image.label for image in images}, good=names(good))
     try:
         settings = StartingSettings(
             preset=preset, family=f"{line}-{preset}", version=release, number=release, flips=flips, roi=region
@@ -103,7 +105,9 @@ def _fitted(folder: Path, images: list[LabelledImage], task: dict[str, Any]) -> 
     """A release on a base that `build` made."""
     from models.nn.checkpoint import load_checkpoint
     from models.nn.first import Ground, first_release
+    from models.runtime.base import SessionLimits
     from models.runtime.bundle import CHECKPOINT, Bundle, language_files, open_base
+    from models.runtime.cpu import physical_cores
     from models.runtime.golden import read_golden
 
     if not _is_base(folder):
@@ -112,9 +116,23 @@ def _fitted(folder: Path, images: list[LabelledImage], task: dict[str, Any]) -> 
     model = load_checkpoint(folder / CHECKPOINT)
     golden = read_golden(files[base.file("golden").name].read_bytes())
     words = _words(folder, model, [spec.name for spec in task["classes"]])
-    packed, facts = first_release(Ground(open_base(base, files), model, golden, words), images, **task)
+    limits = SessionLimits(threads=physical_cores())
+    ground = Ground(open_base(base, files, limits=limits), model, golden, words)
+    packed, facts = first_release(ground, images, **task)
     checkpoint, language = (folder / CHECKPOINT).read_bytes(), language_files(folder)
     return Bundle(base, files, checkpoint, packed.manifest, packed.blobs, facts, language)
+
+
+def _refuse_words(folder: Path, also: set[str], *, have: set[str], good: set[str]) -> None:
+    """Classes by their words alone are defects without images, on a base that knows words."""
+    from models.nn.prompt import TOKENIZER
+
+    if not (folder / TOKENIZER).is_file():
+        fail(f"--also: {folder} knows no words: it was built without a checkpoint's tokenizer", CANNOT_TRAIN)
+    if shown := sorted(also & have):
+        fail(f"--also {shown[0]}: this class has images already, leave it out", 2)
+    if wrong := sorted(also & good):
+        fail(f"--also {wrong[0]}: it is among the good classes, and good parts are never known by a word alone", 2)
 
 
 def _words(folder: Path, model: Any, names: list[str]) -> Any:

@@ -76,7 +76,9 @@ def test_a_class_without_images_starts_as_its_word(folder: Path, tmp_path: Path)
 
 
 def test_words_need_a_base_that_knows_them(folder: Path, tmp_path: Path) -> None:
-    assert "too few training images: dent: 0" in train(folder, "random", tmp_path / "model", "--also", "dent", code=4)
+    assert "knows no words" in train(folder, "random", tmp_path / "model", "--also", "dent", code=4)
+    assert "has images already" in train(folder, "base", tmp_path / "model", "--also", "scratch", code=2)
+    assert "among the good classes" in train(folder, "base", tmp_path / "model", "--also", "ok", code=2)
     assert "needs --base" in run(
         "train", "--line", "cells", "--data", folder / "images", "--out", tmp_path / "m", "--also", "dent", code=2
     )
