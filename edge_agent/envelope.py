@@ -49,6 +49,7 @@ class Envelopes:
                 selection=selection,
                 evidence=evidence,
                 evidence_grid=grid,
+                evidence_roi=_looked_at(part) if evidence else None,
             )
 
         return build
@@ -73,3 +74,10 @@ def _evidence(part: InspectedPart) -> tuple[list[float] | None, tuple[int, int] 
     if found is None or part.model is None or not 0 < found.size <= MAX_EVIDENCE or not np.isfinite(found).all():
         return None, None
     return [round(float(value), 3) for value in np.clip(found, 0, 1)], part.model.base.manifest.grid
+
+
+def _looked_at(part: InspectedPart) -> tuple[float, float, float, float] | None:
+    """The region of the frame that the deciding model saw; None for all of it."""
+    if part.model is None:
+        return None
+    return part.model.manifest.roi or part.model.base.manifest.preprocessing.roi

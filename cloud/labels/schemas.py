@@ -74,6 +74,7 @@ class TaskView(BaseModel):
     scores: dict[str, float]
     evidence: list[float] | None
     evidence_grid: list[int] | None
+    evidence_roi: list[float] | None
     descriptions: list[DescriptionView]
     classes: list[dict[str, Any]]
 

@@ -260,5 +260,6 @@ def _task_view(task: Task, sample: Sample, line: Line, said: list[Description]) 
         confidence=sample.confidence, defect_score=sample.defect_score, verdict=sample.verdict,
         cannot_judge=decision.get("cannot_judge"), stratum=sample.stratum, release=sample.release,
         scores=decision.get("scores", {}), evidence=sample.meta.get("evidence"),
-        evidence_grid=sample.meta.get("evidence_grid"), descriptions=_descriptions(said), classes=line.classes,
+        evidence_grid=sample.meta.get("evidence_grid"), evidence_roi=sample.meta.get("evidence_roi"),
+        descriptions=_descriptions(said), classes=line.classes,
     )  # fmt: skip

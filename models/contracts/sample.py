@@ -155,7 +155,9 @@ class Selection(Message):
 
 
 class SampleMeta(Message):
-    """The envelope of one sample, version 1."""
+    """The envelope of one sample, version 1. `evidence` covers `evidence_roi` (x, y, width, height as shares of the
+    frame), the whole frame when that is absent.
+    """
 
     v: Literal[1] = 1
     sid: Sid
@@ -175,3 +177,4 @@ class SampleMeta(Message):
     selection: Selection
     evidence: list[Probability] | None = Field(default=None, max_length=1024)
     evidence_grid: tuple[Positive, Positive] | None = None
+    evidence_roi: tuple[Probability, Probability, Probability, Probability] | None = None

@@ -137,6 +137,20 @@ def test_a_part_goes_all_the_way() -> None:
     assert bench.meter.counts().selected == 1
 
 
+def test_evidence_names_the_region_it_covers() -> None:
+    bench, region = Bench(), (0.25, 0.0, 0.5, 1.0)
+    release = tiny_release(2, seed=3)
+    bench.inspector.swap(
+        load_model(
+            opened(), release.manifest.model_copy(update={"roi": region}), base_sha=tiny_base().sha,
+            blobs=release.blobs, release=2,
+        )
+    )  # fmt: skip
+    bench.pipeline.process(bench.belt.frame())
+    ((meta, _, _),) = bench.spool.samples
+    assert (meta.evidence is not None, meta.evidence_roi) == (True, region)
+
+
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_the_journal_says_where_the_reasons_lie_unless_the_part_passed(verdict: Verdict) -> None:
     release = tiny_release()

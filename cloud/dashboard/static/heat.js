@@ -11,8 +11,9 @@ export function colour(value) {
   return [...mixed.slice(0, 3).map(Math.round), Math.round(255 * mixed[3])];
 }
 
-// Returns whether there was a map to draw. `grid` is [rows, columns]; values are 0..1, row by row.
-export function paint(canvas, values, grid) {
+// Returns whether there was a map to draw. `grid` is [rows, columns]; values are 0..1, row by row. The canvas takes the
+// shape of the image and lies over it; the map covers `region` of it: [x, y, width, height] as shares, null for all.
+export function paint(canvas, values, grid, image, region) {
   if (!values || !grid || values.length !== grid[0] * grid[1]) return false;
   const [rows, columns] = grid;
   const small = new OffscreenCanvas(columns, rows);
@@ -21,10 +22,11 @@ export function paint(canvas, values, grid) {
   values.forEach((value, i) => pixels.data.set(colour(value / highest), 4 * i));
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = 480;
-  canvas.height = Math.round((480 * rows) / columns);
+  canvas.height = Math.round((480 * image.naturalHeight) / image.naturalWidth);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  const [x, y, width, height] = region ?? [0, 0, 1, 1];
+  context.drawImage(small, x * canvas.width, y * canvas.height, width * canvas.width, height * canvas.height);
   return true;
 }

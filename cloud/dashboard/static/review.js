@@ -256,7 +256,8 @@ function reveal(task, image) {
 
 function showHeat() {
   const task = queue[0];
-  const drawn = Boolean(task && heat && images.get(task.sid)?.ready && paint(part("map"), task.evidence, task.evidence_grid));
+  const image = task && images.get(task.sid);
+  const drawn = Boolean(heat && image?.ready && paint(part("map"), task.evidence, task.evidence_grid, image, task.evidence_roi));
   part("map").hidden = !drawn;
   part("scale").hidden = !drawn;
   part("heat").setAttribute("aria-pressed", String(heat));

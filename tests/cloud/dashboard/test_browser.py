@@ -118,6 +118,23 @@ def test_keys_with_modifiers_and_in_the_help_do_nothing(tab: Any, site: Site) ->
     assert site.plant.posts == []
 
 
+PAINT = """async ([width, height, region]) => {
+    const own = document.querySelector("script[type=module][src*='review']").src;
+    const { paint } = await import(new URL("./heat.js", own));
+    const canvas = document.createElement("canvas");
+    paint(canvas, [1, 1, 1, 1], [2, 2], { naturalWidth: width, naturalHeight: height }, region);
+    const pixels = canvas.getContext("2d");
+    const seen = (share) => pixels.getImageData(share * canvas.width, canvas.height / 2, 1, 1).data[3] > 0;
+    return [canvas.width / canvas.height, seen(0.25), seen(0.75)];
+}"""
+
+
+@pytest.mark.parametrize(("region", "left"), [(None, True), ([0.5, 0.1, 0.5, 0.8], False)])
+def test_the_map_lies_over_what_the_model_saw(tab: Any, site: Site, region: list[float] | None, left: bool) -> None:
+    open_queue(tab, site)
+    assert tab.evaluate(PAINT, [400, 200, region]) == [2, left, True]
+
+
 def test_a_flag_is_sent_once(tab: Any, site: Site) -> None:
     open_queue(tab, site)
     press(tab, "f", "f")

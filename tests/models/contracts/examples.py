@@ -410,6 +410,7 @@ EXAMPLES: dict[str, BaseModel] = {
     "adapter_manifest": ADAPTER,
     "channel_manifest": CHANNEL,
     "sample_meta_gate": META.model_copy(update={"model": META.model.model_copy(update={"gate": 7})}),
+    "sample_meta_region": META.model_copy(update={"evidence_roi": (0.25, 0.1, 0.5, 0.8)}),
     "heartbeat_cascade": HEARTBEAT.model_copy(update={"cascade": GATED}),
     "aggregate_cascade": AGGREGATE.model_copy(update={"cascade": SUMS}),
     "adapter_manifest_gate": ADAPTER.model_copy(update={"cascade": CUTS}),
