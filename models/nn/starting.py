@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import ceil, comb, log
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from models.nn.release import Costs, Identity, ReleaseSettings, assemble, embed_
 from models.runtime.base import Base
 from models.runtime.heads import load_head
 from models.runtime.image import Pixels, Unreadable, decode_image, measure_exposure
+from models.runtime.intervals import upper_bound
 from models.runtime.preprocess import Roi, preprocess_batch
 
 MIN_PER_CLASS = 10
@@ -132,11 +133,7 @@ def certifiable(*, missed: int, defects: int, wanted: float = 0.005) -> str:
 
     With no miss it is ``1 - 0.05 ** (1 / n)``, so 598 defects certify 0.5 %.
     """
-    low, high = missed / max(defects, 1), 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        tail = sum(comb(defects, k) * middle**k * (1 - middle) ** (defects - k) for k in range(missed + 1))
-        low, high = (middle, high) if tail > 0.05 else (low, middle)
+    high = upper_bound(missed, defects)
     needed = ceil(log(0.05) / log(1 - wanted)) - defects
     claim = f"{missed} of {defects} held-out defects were missed: the escape rate is at most {high:.1%} (95 %)."
     if high <= wanted:
